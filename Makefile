@@ -1,0 +1,72 @@
+# One command for each thing people do, the same here and in CI. `make` alone lists them.
+#
+#   PYTHON=python3.13 make run     another interpreter for the virtual environment (3.11 or newer)
+#   make run ARGS="--limit 50"     more options for the command behind the target
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help run test lint types format bench clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed ## crawl the demo bookshop, from nothing to a file of items
+	@mkdir -p outputs
+	$(BIN)/crawler run books --demo --fresh --job jobs/books -O outputs/books.jsonl $(ARGS)
+
+test: $(VENV)/installed-dev ## everything CI checks: lint, types, tests
+	@tests/install-debian-packages
+	@$(MAKE) lint
+	@$(MAKE) types
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## rewrite the files as ruff wants them
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/installed ## what a page costs, beside a hand-written aiohttp loop
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/pages.py $(ARGS)
+
+clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- the virtual environment: made once, installed into again when pyproject.toml changes ---------------------------------
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Python 3.11 or newer is needed." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)" >&2; \
+	  for newer in python3.14 python3.13 python3.12 python3.11; do \
+	    if $$newer --version >/dev/null 2>&1; then echo "Try: make $(MAKECMDGOALS) PYTHON=$$newer" >&2; break; fi; \
+	  done; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV), with what the tests need ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(VENV)/installed $@

@@ -1,0 +1,140 @@
+"""Crawling from Python: `crawl`, `stream` and `run`. Any number of times, side by side, in a running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crawler import settings as setting
+from crawler.assemble import Crawl, Output, Result, load_settings
+from crawler.spider import Spider
+
+if TYPE_CHECKING:
+    from crawler.contracts import Clock
+
+__all__ = ["crawl", "run", "stream"]
+
+Outputs = str | PathLike[str] | Sequence[str | PathLike[str]]
+
+_ITEMS_AHEAD = 100
+"""How many items `stream` lets the crawl be ahead of its consumer."""
+
+
+async def crawl(
+    spider: type[Spider],
+    *,
+    args: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    output: Outputs = (),
+    overwrite: bool = False,
+    job: str | PathLike[str] | None = None,
+    fresh: bool = False,
+    clock: Clock | None = None,
+) -> Result:
+    """Run a spider to its end.
+
+    `args` become attributes of the spider; `settings` are nested as in the settings file and win over the spider's own;
+    `output` names one or several files, appended to unless `overwrite`. With a `job` folder the crawl can be killed and
+    the same call continues it; without one it lives in memory alone. Cancelling the call stops the crawl at once.
+
+    Raises `UsageError` for what cannot be done as asked, `EngineUnavailable` where the disk fails.
+    """
+    opened = _crawl(spider, args, settings, output, overwrite=overwrite, job=job, fresh=fresh, clock=clock)
+    async with opened as running:
+        return await running.run()
+
+
+async def stream(
+    spider: type[Spider],
+    *,
+    args: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    job: str | PathLike[str] | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Any]:
+    """The items as they come. The crawl waits for a slow consumer, and leaving the loop stops it cleanly.
+
+    Items are given at least once: those of a page that a crash interrupts come again. Raises as `crawl` does.
+    """
+    items: asyncio.Queue[Any] = asyncio.Queue(_ITEMS_AHEAD)
+    ended = object()
+
+    async with _crawl(spider, args, settings, (), job=job, clock=clock, on_item=items.put) as running:
+
+        async def work() -> None:
+            try:
+                await running.run()
+            finally:
+                await items.put(ended)
+
+        # Owned here: whatever ends the loop below, the task has ended before this function has.
+        task = asyncio.create_task(work(), name=f"stream {spider.name}")
+        try:
+            while (item := await items.get()) is not ended:
+                yield item
+            await task
+        finally:
+            running.engine.stop("stopped")
+            await _drained(task, items)
+
+
+async def _drained(task: asyncio.Task[None], items: asyncio.Queue[Any]) -> None:
+    """Wait for the crawl to end, taking the items nobody wants any more out of its way."""
+    while not task.done():
+        getting = asyncio.ensure_future(items.get())
+        await asyncio.wait([task, getting], return_when=asyncio.FIRST_COMPLETED)
+        getting.cancel()
+    with contextlib.suppress(BaseException):
+        task.result()
+
+
+def run(spider: type[Spider], **options: Any) -> Result:
+    """`crawl`, blocking, with Ctrl-C as on the command line: once to stop in good order, twice to stop at once."""
+    from crawler.signals import run_until_stopped
+
+    clock = options.pop("clock", None)
+    opened = _crawl(
+        spider,
+        options.pop("args", None),
+        options.pop("settings", None),
+        options.pop("output", ()),
+        overwrite=options.pop("overwrite", False),
+        job=options.pop("job", None),
+        fresh=options.pop("fresh", False),
+        clock=clock,
+    )
+    if options:
+        raise TypeError(f"run() has no option {', '.join(map(repr, options))}")
+    return run_until_stopped(opened)
+
+
+def _crawl(
+    spider: type[Spider],
+    args: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
+    output: Outputs,
+    *,
+    overwrite: bool = False,
+    job: str | PathLike[str] | None = None,
+    fresh: bool = False,
+    clock: Clock | None = None,
+    on_item: Any = None,
+) -> Crawl:
+    if not (isinstance(spider, type) and issubclass(spider, Spider)):
+        raise TypeError(f"expected a Spider subclass, not {spider!r}")
+    layers = [setting.mapping_layer("settings=", settings)] if settings else []
+    loaded = load_settings(spider, layers)
+    targets = [output] if isinstance(output, (str, PathLike)) else list(output)
+    return Crawl(
+        spider(**(args or {})),
+        loaded.settings,
+        job=None if job is None else Path(job),
+        outputs=[Output(fspath(target), overwrite) for target in targets],
+        fresh=fresh,
+        clock=clock,
+        on_item=on_item,
+    )

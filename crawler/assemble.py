@@ -1,0 +1,374 @@
+"""From settings to a running crawl: the only file that names concrete classes.
+
+`Crawl` is one run: `async with Crawl(...) as crawl: await crawl.run()`. Its `__aenter__` is the stack, in order;
+leaving closes it in reverse. Nothing is global, so crawls run one after the other and side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import secrets
+import shutil
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from crawler import settings as setting
+from crawler.clock import SystemClock
+from crawler.engine import Engine
+from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
+from crawler.exchange import Exchange
+from crawler.export import make_exporter
+from crawler.frontier.local import LocalFrontier, Store
+from crawler.guard import Guard
+from crawler.inline import Inline
+from crawler.links import Scope
+from crawler.loader import item_types
+from crawler.log import crawl_log
+from crawler.page import Collector
+from crawler.politeness import HostRule
+from crawler.request import RequestCodec
+from crawler.retry import RetryPolicy
+from crawler.robots import product_token
+from crawler.stats import Stats, write_json
+from crawler.url import Fingerprinter
+from crawler.visit import Visits
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from crawler.contracts import Clock, Exporter, Pipeline
+    from crawler.settings import Loaded, Settings
+    from crawler.spider import Spider
+
+__all__ = ["Crawl", "Output", "Result", "load_settings"]
+
+logger = logging.getLogger("crawler.job")
+
+_STATS_SECONDS = 10.0
+_UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
+"""States that the same command continues from; the others are a finish, after which it begins anew."""
+
+
+class Output(NamedTuple):
+    """Where items go: a file whose suffix says the format, or `-`."""
+
+    target: str
+    overwrite: bool = False
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How a crawl ended: why, its `stats.json` as a dict, and the job folder (None: there was none)."""
+
+    reason: str
+    stats: dict[str, Any]
+    job: Path | None = None
+    outputs: tuple[str, ...] = ()
+
+
+def load_settings(spider: type[Spider], layers: Sequence[setting.Layer], *, file: Path | None = None) -> Loaded:
+    """Defaults < file < the spider's own < `layers`, which come in the order given."""
+    below = [setting.file_layer(file)] if file is not None else []
+    return setting.load([*below, setting.spider_layer(spider.name, spider.settings), *layers])
+
+
+class Crawl:
+    """One run of one spider over one job.
+
+    `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `on_item`
+    gets each item as the page that gave it ends. Raises `UsageError` or `EngineUnavailable` on entering when something
+    is not as it must be, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        spider: Spider,
+        settings: Settings,
+        *,
+        job: Path | None = None,
+        outputs: Sequence[Output] = (),
+        fresh: bool = False,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+        on_item: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self.spider = spider
+        self.settings = settings
+        self.job = job
+        self.outputs = tuple(outputs)
+        self.clock: Clock = clock or SystemClock()
+        self._fresh = fresh
+        self._rng = rng or Random()
+        self._on_item = on_item
+        self._rule = functools.lru_cache(maxsize=10_000)(self._make_rule)
+        self._stack = contextlib.AsyncExitStack()
+        self._stats_written = 0.0
+        self.engine: Engine
+        self.stats: Stats
+
+    async def __aenter__(self) -> Crawl:
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._stack.__aexit__(*exc)
+
+    async def run(self) -> Result:
+        """To the end, whatever it is. Raises `EngineUnavailable`, or what is a bug."""
+        try:
+            reason = await self.engine.run()
+            for exporter in self._exporters:
+                await exporter.close()
+        finally:
+            self._write_stats()
+        logger.info("%s: %s", self.spider.name, _ending(reason))
+        return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
+
+    # -- the stack ---------------------------------------------------------------------------------------------------
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        from crawler.download.robots import RobotsCache
+        from crawler.download.session import Downloader
+
+        settings = self.settings
+        if self.job is not None:
+            stack.enter_context(_locked(self.job))
+        log_file = None if self.job is None else self.job / "crawl.log"
+        stack.enter_context(crawl_log(log_file, settings.log.level, as_json=settings.log.json))
+        frontier = await self._open_frontier(stack)
+        now = self.clock.now()
+        key = await self._claim(frontier, now)
+        stats = self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
+        self._exporters = await self._open_exporters(stack, frontier.get("positions"))
+
+        guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
+        fetcher = await stack.enter_async_context(Downloader(settings, guard))
+        pipelines: list[Pipeline] = [_instance(pipeline) for pipeline in self.spider.pipelines]
+        codec = RequestCodec(item_types(type(self.spider)))
+        scope = Scope(
+            self.spider.allowed_domains,
+            max_url_length=settings.http.max_url_length,
+            depth_limit=settings.crawl.depth_limit,
+        )
+        collector = Collector(
+            self.spider,
+            frontier,
+            codec=codec,
+            fingerprint=Fingerprinter(key),
+            scope=scope,
+            pipelines=pipelines,
+            exporters=self._exporters,
+            stats=stats,
+            clock=self.clock,
+            on_item=self._on_item,
+        )
+        retry = _retry_policy(settings)
+        exchange = Exchange(
+            fetcher,
+            RobotsCache(fetcher, self.clock, product_token(settings.http.user_agent)),
+            scope,
+            stats,
+            middlewares=self.spider.middlewares,
+            max_redirects=settings.http.max_redirects,
+            obeys_robots=lambda host: self._rule(host).obey_robots,
+            is_known=collector.is_known,
+        )
+        inline = Inline(
+            settings,
+            frontier=frontier,
+            fetcher=fetcher,
+            exchange=exchange,
+            stats=stats,
+            clock=self.clock,
+            retry=retry,
+            rng=self._rng,
+            job=self.job,
+        )
+        visits = Visits(
+            self.spider,
+            settings,
+            frontier=frontier,
+            exchange=exchange,
+            collector=collector,
+            inline=inline,
+            stats=stats,
+            clock=self.clock,
+            retry=retry,
+            rule=self._rule,
+            rng=self._rng,
+        )
+        self.engine = Engine(
+            self.spider,
+            settings.crawl,
+            frontier=frontier,
+            fetcher=fetcher,
+            visits=visits,
+            inline=inline,
+            collector=collector,
+            codec=codec,
+            exporters=self._exporters,
+            pipelines=pipelines,
+            stats=stats,
+            clock=self.clock,
+            on_epoch=self._write_stats_at_times,
+        )
+
+    async def _open_frontier(self, stack: contextlib.AsyncExitStack) -> LocalFrontier:
+        store = self._store()
+        resumed = self.job is not None and self.settings.frontier.url is None and self._prepare_job(self.job)
+        frontier = LocalFrontier(store, rule=self._rule, order=self.settings.crawl.order, rng=self._rng)
+        frontier = await stack.enter_async_context(frontier)
+        if resumed:
+            counts = frontier.counts()
+            logger.info(
+                "%s: continuing the interrupted crawl in %s: %d done, %d waiting",
+                self.spider.name, self.job, counts.completed, counts.queued,
+            )  # fmt: skip
+        else:
+            where = f" in {self.job}" if self.job is not None else ""
+            logger.info("%s: starting a new crawl%s", self.spider.name, where)
+        return frontier
+
+    async def _claim(self, frontier: LocalFrontier, now: float) -> bytes:
+        """The key of the crawl's fingerprints, made with the job, so that no site can know what collides."""
+        owner = frontier.get("spider")
+        if owner is not None and owner != self.spider.name.encode():
+            raise JobError(
+                f"job {self.job} belongs to spider {owner.decode()!r}; "
+                f"give {self.spider.name!r} another folder with --job, or discard the job with --fresh"
+            )
+        key = frontier.get("key")
+        if key is None:
+            key = secrets.token_bytes(16)
+            await frontier.commit({"key": key, "spider": self.spider.name.encode(), "state": b"running"}, now)
+        return key
+
+    def _store(self) -> Store:
+        url = self.settings.frontier.url
+        if url is None and self.job is not None:
+            from crawler.frontier.disk import DiskStore
+
+            return DiskStore(self.job / "frontier")
+        if url is None or url == "memory://":
+            from crawler.frontier.memory import MemoryStore
+
+            return MemoryStore()
+        raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
+
+    def _prepare_job(self, job: Path) -> bool:
+        """Whether there is an unfinished crawl to continue. A finished one, or one to be discarded, makes room."""
+        folder = job / "frontier"
+        if not folder.exists():
+            return False
+        state = read_state(folder)
+        if state in _UNFINISHED and not self._fresh:
+            return True
+        logger.info(
+            "%s: %s in %s; %s", self.spider.name,
+            "discarding the unfinished crawl" if state in _UNFINISHED else "the last crawl finished",
+            job, "starting anew",
+        )  # fmt: skip
+        shutil.rmtree(folder)
+        return False
+
+    async def _open_exporters(self, stack: contextlib.AsyncExitStack, saved: bytes | None) -> list[Exporter]:
+        positions: dict[str, bytes] = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[str, bytes])
+        exporters: list[Exporter] = []
+        for output in self.outputs:
+            exporter = make_exporter(output.target, output.overwrite)
+            await exporter.open(positions.get(exporter.target))
+            exporters.append(exporter)
+        return exporters
+
+    def _make_rule(self, host: str) -> HostRule:
+        rule = self.settings.politeness.for_host(host)
+        return HostRule(
+            delay=rule.delay_seconds,
+            jitter=rule.jitter,
+            concurrency=rule.concurrency_per_host,
+            adaptive=rule.adaptive,
+            max_delay=rule.max_delay_seconds,
+            obey_robots=rule.obey_robots,
+        )
+
+    # -- stats.json --------------------------------------------------------------------------------------------------
+
+    def _write_stats_at_times(self) -> None:
+        if self.clock.now() - self._stats_written >= _STATS_SECONDS:
+            self._write_stats()
+
+    def _write_stats(self) -> None:
+        self._stats_written = self.clock.now()
+        if self.job is None:
+            return
+        try:
+            write_json(self.job / "stats.json", self.engine.totals())
+        except OSError as error:
+            raise OutputError(f"cannot write {self.job / 'stats.json'}: {error.strerror or error}") from error
+
+
+def read_state(frontier: Path) -> str | None:
+    """The state a job's last committed epoch left: `running`, or why it ended. None for a frontier never committed."""
+    from crawler.frontier.disk import DiskStore
+
+    store = DiskStore(frontier)
+    try:
+        store.open()
+        state = store.get_value("state")
+    finally:
+        store.close()
+    return None if state is None else state.decode()
+
+
+@contextlib.contextmanager
+def _locked(job: Path) -> Any:
+    """The job folder is ours alone, as long as the process lives."""
+    try:
+        job.mkdir(parents=True, exist_ok=True, mode=0o755)
+        descriptor = os.open(job / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise EngineUnavailable(f"cannot use the job folder {job}: {error.strerror or error}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 20).decode(errors="replace").strip() or "?"
+            raise JobError(
+                f"job {job} is in use by process {holder}; wait for it, stop it, or give another folder with --job"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _instance(pipeline: Any) -> Pipeline:
+    made = pipeline() if isinstance(pipeline, type) else pipeline
+    if not callable(getattr(made, "process_item", None)):
+        raise UsageError(f"pipeline {made!r} needs a method `async def process_item(self, item, spider)`")
+    pipeline_made: Pipeline = made
+    return pipeline_made
+
+
+def _retry_policy(settings: Settings) -> RetryPolicy:
+    retry = settings.retry
+    return RetryPolicy(
+        retry.times, retry.http_codes, retry.base_seconds, retry.max_seconds, retry.retry_after_max_seconds
+    )
+
+
+def _ending(reason: str) -> str:
+    if reason == "finished":
+        return "finished"
+    if reason == "interrupted":
+        return "stopped early; the same command continues"
+    return f"ended ({reason})"

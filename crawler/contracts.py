@@ -1,0 +1,279 @@
+"""What plugs in where: the whole contract between the rooms, on a page or two.
+
+The engine knows these protocols and nothing behind them. Time is an argument wherever it decides something: `now` is a
+Unix time in seconds as a float, read once by the caller from its `Clock`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from contextlib import AbstractAsyncContextManager
+
+    from crawler.request import Request
+    from crawler.response import Response
+    from crawler.robots import Decision
+    from crawler.spider import Spider
+
+__all__ = [
+    "Clock",
+    "Counts",
+    "Entry",
+    "Exporter",
+    "Fetch",
+    "Fetcher",
+    "Frontier",
+    "Lease",
+    "Leased",
+    "Middleware",
+    "Outcome",
+    "Pipeline",
+    "RobotsRules",
+    "Verdict",
+]
+
+
+class Clock(Protocol):
+    """Time, injected, so that tests own it. The real one never jumps while the process lives."""
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    async def wait(self, event: asyncio.Event, seconds: float | None) -> None:
+        """Until the event is set, or that many seconds have passed (None: however long)."""
+        ...
+
+
+# -- frontier --------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A request as the frontier sees it: where it goes, what it equals, how urgent it is, and opaque bytes."""
+
+    host: str
+    """Scheme-less host and port, the unit of politeness: `"example.com:443"`."""
+    fingerprint: int
+    """64 bits; two entries with one fingerprint are the same request."""
+    record: bytes
+    priority: int = 0
+    """Higher first."""
+    depth: int = 0
+    not_before: float = 0.0
+    """Unix time before which it is not leased."""
+    filtered: bool = True
+    """False: queued even when the fingerprint was seen (Scrapy's `dont_filter`)."""
+
+
+class Lease(NamedTuple):
+    """One entry, handed out. Until it is completed nobody else gets it, and a crash gives it back."""
+
+    id: int
+    host: str
+    record: bytes
+    depth: int
+    attempt: int
+    """How often it was tried before: 0 the first time."""
+
+
+class Leased(NamedTuple):
+    leases: Sequence[Lease]
+    next_due: float | None
+    """When something more can be leased if nothing changes until then; None: not before a lease completes or an
+    entry comes."""
+
+
+class Verdict(enum.Enum):
+    """How a lease ended."""
+
+    DONE = "done"
+    RETRY = "retry"
+    """Wait until `not_before`, then again with `attempt` one higher."""
+    DEAD = "dead"
+    """Given up; it stays known, so it is not queued again."""
+    RELEASE = "release"
+    """Never really tried: back to its place, `attempt` unchanged."""
+
+
+class Outcome(NamedTuple):
+    lease: Lease
+    verdict: Verdict
+    not_before: float = 0.0
+
+
+class Counts(NamedTuple):
+    """Monotone counters but for the first four, which are levels."""
+
+    queued: int
+    """Waiting, the deferred ones included, the leased ones not."""
+    leased: int
+    active_hosts: int
+    """Hosts with something waiting or leased."""
+    hosts: int
+    """Hosts ever met."""
+    added: int
+    duplicates: int
+    completed: int
+
+
+class Frontier(Protocol):
+    """Known and waiting requests, their order, and each host's turn.
+
+    `add`, `complete`, `leave` and `host` join the open epoch at once and in memory; `commit` closes it. What was not
+    committed when the process dies never happened: entries leased or added since then are as they were before.
+    Raises `EngineUnavailable` where the engine fails.
+    """
+
+    async def __aenter__(self) -> Frontier: ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Closes without committing: what was not committed is dropped, as in a crash."""
+        ...
+
+    def resume(self, now: float) -> None:
+        """Call once after entering. Hosts with something waiting get their first turn one delay from now, because what
+        they were asked last before a crash is not known."""
+        ...
+
+    def add(self, entries: Sequence[Entry], now: float) -> int:
+        """Queue those not seen before (or not `filtered`), mark all as seen; how many were queued."""
+        ...
+
+    def remember(self, host: str, fingerprint: int) -> bool:
+        """Mark as seen without queueing: it was reached another way, by a redirect. Whether it was new."""
+        ...
+
+    def seen(self, host: str, fingerprint: int) -> bool:
+        """Whether an entry with this fingerprint was ever added."""
+        ...
+
+    async def lease(self, want: int, now: float) -> Leased:
+        """At most `want` entries whose hosts have their turn now: earliest due host first, within a host by priority,
+        then by the crawl's order. Each takes one of its host's places until `leave`."""
+        ...
+
+    def leave(self, host: str, now: float) -> None:
+        """A place at the host is free again: the download of a leased or entered request ended."""
+        ...
+
+    def enter(self, host: str, now: float) -> float | None:
+        """Take a place at the host for a request that never was in the queue (an inline fetch, robots.txt).
+
+        Returns the time at which it may start, which is the host's next turn, or None while all places are taken.
+        """
+        ...
+
+    def complete(self, outcomes: Sequence[Outcome], now: float) -> None:
+        """End leases. Does not free the host's place: `leave` does."""
+        ...
+
+    def host(
+        self,
+        host: str,
+        *,
+        delay: float | None = None,
+        concurrency: int | None = None,
+        blocked_until: float | None = None,
+    ) -> None:
+        """Change how a host is treated: seconds between starts, places, and a pause. None leaves a value as it is."""
+        ...
+
+    async def reap(self, now: float, limit: int) -> int:
+        """Give back leases that lapsed (engines with several workers); how many."""
+        ...
+
+    def counts(self) -> Counts: ...
+
+    def get(self, key: str) -> bytes | None:
+        """A value kept beside the queue by `commit`."""
+        ...
+
+    async def commit(self, values: Mapping[str, bytes], now: float) -> None:
+        """Close the epoch: everything since the last commit, and these values, become durable together or not at
+        all."""
+        ...
+
+    def export(self) -> AsyncIterator[tuple[Entry, int]]:
+        """Every waiting entry with its attempt count, in no particular order."""
+        ...
+
+
+# -- download --------------------------------------------------------------------------------------------------------
+
+Fetch = Callable[["Request"], Awaitable["Response"]]
+Middleware = Callable[["Request", Fetch], Awaitable["Response"]]
+"""`async def name(request, fetch) -> Response`, calling `await fetch(request)` zero or more times."""
+
+
+class Fetcher(Protocol):
+    """Owns the connections. One per crawl."""
+
+    async def __aenter__(self) -> Fetcher: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def fetch(self, request: Request) -> Response:
+        """One exchange with a server; redirects come back as they are. Raises `FetchError`."""
+        ...
+
+    def allow_host(self, host: str) -> None:
+        """The user named this host (`"name:port"`): it may be private."""
+        ...
+
+    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]: ...
+
+
+class RobotsRules(Protocol):
+    """robots.txt of every origin met."""
+
+    def check(self, url: str) -> Decision | None:
+        """What the origin's robots.txt says of this URL, or None while it is not known: then `learn` it."""
+        ...
+
+    async def learn(self, url: str) -> None:
+        """Fetch the origin's robots.txt, once however many ask; afterwards `check` knows. Never raises `FetchError`."""
+        ...
+
+
+# -- items -----------------------------------------------------------------------------------------------------------
+
+
+class Pipeline(Protocol):
+    """Items pass the pipelines in the order listed; `open_spider` and `close_spider` are optional."""
+
+    async def process_item(self, item: Any, spider: Spider) -> Any:
+        """The item, changed or not. Raises `DropItem` to stop it."""
+        ...
+
+
+class Exporter(Protocol):
+    """One output. Items are encoded when a page gives them, appended when the page takes effect, and written when the
+    epoch closes: `flush` returns a position, which is committed with the epoch and given back to `open` after a crash.
+    Raises `OutputError`."""
+
+    target: str
+    """What the user asked for, as shown in messages and kept as the key of its position."""
+
+    async def open(self, position: bytes | None) -> None:
+        """Ready to append. `position` is the last committed one of this job: the output is cut back to it."""
+        ...
+
+    def encode(self, item: Mapping[str, Any]) -> bytes:
+        """One item as this format has it. Raises `TypeError` or `ValueError` for what the format cannot hold."""
+        ...
+
+    def append(self, encoded: bytes) -> None: ...
+
+    async def flush(self) -> bytes:
+        """Hand everything appended to the operating system; the position after it."""
+        ...
+
+    async def close(self) -> None:
+        """After the last commit: what a finished file of this format still needs at its end."""
+        ...

@@ -1,0 +1,415 @@
+"""Bodies: read to a limit, decoded in steps.
+
+A few kilobytes can hold gigabytes, so decoding is cut into steps of bounded output (`STEP_BYTES`), the limit is looked at
+after each, and the loop gets a turn. A codec that is handed all its input at once does neither. And a stream that ends
+before its end is an error here, where aiohttp gives half a page with status 200.
+
+The four codecs bound a step in four ways. zlib: `max_length`, the rest of the input stays in `unconsumed_tail`. zstd: the
+same, but it keeps the rest itself. brotli: a soft limit, its buffer grows in blocks; 96 KiB is where two blocks end, so
+that a step stays under `STEP_BYTES`. gzip and zstd streams may hold several members one after the other, which are counted,
+because an empty one costs 20 bytes and no output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import zlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import aiohttp
+import brotli
+from aiohttp.base_protocol import BaseProtocol
+
+from crawler.download.translate import FOREIGN, translate
+from crawler.errors import BodyError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+__all__ = ["ACCEPT_ENCODING", "STEP_BYTES", "DecodedStream", "Decoder", "iter_body", "open_stream", "read_body"]
+
+ACCEPT_ENCODING: Final = "gzip, deflate, br, zstd"
+"""What `Decoder` understands, for the request header."""
+STEP_BYTES: Final = 128 * 1024
+"""The most that one step gives: 0.1 to 2 ms of work."""
+
+_INPUT_BYTES: Final = 64 * 1024
+"""Fed to a codec at once: zlib copies what it does not consume, at every step."""
+_TURN_BYTES: Final = 2 * STEP_BYTES
+"""Decoded between two turns of the loop."""
+_MAX_LAYERS: Final = 2
+_MAX_MEMBERS: Final = 1000
+_OVERHEAD_BYTES: Final = 64 * 1024
+"""Coded bytes beyond the limit that are read before giving up: coding makes small and random data larger."""
+_BROTLI_BYTES: Final = 96 * 1024
+_ZSTD_WINDOW_LOG: Final = 23
+"""8 MiB, the most that RFC 9659 lets a server use over HTTP."""
+
+
+class _Codec(Protocol):
+    """One layer of one body."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was fed is a whole stream."""
+        ...
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """What `data` gives, in pieces of at most `STEP_BYTES`. What follows the end of the stream is ignored, as
+        browsers do. Raises the codec's own error, or `ValueError`."""
+        ...
+
+
+class _Members:
+    """Streams one behind the other, as gzip and zstd have them. What does not start like a stream ends the body."""
+
+    _start_bytes: int
+
+    def __init__(self) -> None:
+        self._member = self._open()
+        self._members = 1
+        self._between = b""
+        self._over = False
+
+    @property
+    def complete(self) -> bool:
+        return self._over or bool(self._member.eof)
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        while not self._over:
+            if self._member.eof:
+                data = self._between + data
+                if not self._next(data):
+                    return
+            piece, rest = self._step(data)
+            if piece:
+                yield piece
+            if self._member.eof:
+                data = self._member.unused_data
+            elif rest is None:
+                return
+            else:
+                data = rest
+
+    def _next(self, data: bytes) -> bool:
+        """Whether another member begins; `data` is all there is behind the last one."""
+        if len(data) < self._start_bytes:
+            self._between = data
+            return False
+        self._between = b""
+        if not self._is_start(data):
+            self._over = True
+            return False
+        if self._members == _MAX_MEMBERS:
+            raise ValueError(f"more than {_MAX_MEMBERS} members")
+        self._members += 1
+        self._member = self._open()
+        return True
+
+    def _open(self) -> Any:
+        raise NotImplementedError
+
+    def _is_start(self, data: bytes) -> bool:
+        raise NotImplementedError
+
+    def _step(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """One piece, and what to call it with next; None when it needs more input."""
+        raise NotImplementedError
+
+
+class _Gzip(_Members):
+    """RFC 1952."""
+
+    _start_bytes = 2
+
+    def _open(self) -> Any:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+    def _is_start(self, data: bytes) -> bool:
+        return data.startswith(b"\x1f\x8b")
+
+    def _step(self, data: bytes) -> tuple[bytes, bytes | None]:
+        piece = self._member.decompress(data, STEP_BYTES)
+        return piece, self._member.unconsumed_tail if len(piece) == STEP_BYTES else None
+
+
+class _Zstd(_Members):
+    """RFC 8878."""
+
+    _start_bytes = 4
+
+    def _open(self) -> Any:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+
+    def _is_start(self, data: bytes) -> bool:
+        is_skippable = data[0] & 0xF0 == 0x50 and data[1:4] == b"\x2a\x4d\x18"
+        return is_skippable or data.startswith(b"\x28\xb5\x2f\xfd")
+
+    def _step(self, data: bytes) -> tuple[bytes, bytes | None]:
+        piece = self._member.decompress(data, STEP_BYTES)
+        return piece, None if self._member.needs_input else b""
+
+
+class _Deflate:
+    """RFC 9110, 8.4.1.2: zlib format (RFC 1950); some servers send bare deflate (RFC 1951), and all browsers take it."""
+
+    def __init__(self) -> None:
+        self._inflate: zlib._Decompress | None = None
+        self._head = b""
+
+    @property
+    def complete(self) -> bool:
+        return self._inflate is not None and self._inflate.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        if self._inflate is None:
+            data = self._head = self._head + data
+            if len(data) < 2:
+                return
+            is_zlib = data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+        while not self._inflate.eof:
+            piece = self._inflate.decompress(data, STEP_BYTES)
+            if piece:
+                yield piece
+            if len(piece) < STEP_BYTES:
+                return
+            data = self._inflate.unconsumed_tail
+
+
+class _Brotli:
+    """RFC 7932."""
+
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._stream.is_finished())
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        while not self._stream.is_finished():
+            piece = self._stream.process(data, output_buffer_limit=_BROTLI_BYTES)
+            if piece:
+                yield piece
+            if self._stream.can_accept_more_data():
+                return
+            data = b""
+
+
+_CODECS: Final[dict[str, Callable[[], _Codec]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _Zstd,
+}
+_BROKEN: Final = (zlib.error, brotli.error, zstd.ZstdError, ValueError)
+
+
+class Decoder:
+    """Takes the `Content-Encoding` off one body: `feed` what arrives, `finish` at its end.
+
+    `encoding`: the header's value, at most two codings (RFC 9110, 8.4: in the order applied), of gzip, x-gzip, deflate,
+    br, zstd and identity. `limit`: bytes that the body may have when decoded. All errors are `BodyError`: reason
+    `body_encoding` for a coding that is unknown, one too many or broken, `body_too_large` and `body_truncated`.
+    """
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        names = _codings(encoding)
+        if len(names) > _MAX_LAYERS or not _CODECS.keys() >= set(names):
+            raise BodyError(
+                f"Content-Encoding {encoding[:80]!r} is not understood", reason="body_encoding", retryable=False
+            )
+        self._codecs = [_CODECS[name]() for name in reversed(names)]
+        self._limit = limit
+        self._fed = [0] * (len(names) + 1)
+        """Bytes that went into each codec; the last are those that came out."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Decodes while it is iterated, to the end please: pieces of at most `STEP_BYTES`, together at most `limit`."""
+        if len(data) <= _INPUT_BYTES:
+            yield from self._decode(data, 0)
+        else:
+            for start in range(0, len(data), _INPUT_BYTES):
+                yield from self._decode(data[start : start + _INPUT_BYTES], 0)
+
+    def finish(self) -> None:
+        """Nothing more comes. Raises `BodyError` when something should; a body without a single byte is a whole one."""
+        for codec, fed in zip(self._codecs, self._fed, strict=False):
+            if fed and not codec.complete:
+                raise BodyError("the coded body was cut short", reason="body_truncated")
+
+    def _decode(self, data: bytes, depth: int) -> Iterator[bytes]:
+        self._fed[depth] += len(data)
+        is_body = depth == len(self._codecs)
+        if self._fed[depth] > (self._limit if is_body else self._limit + _OVERHEAD_BYTES):
+            raise _too_large(self._limit)
+        if is_body:
+            yield data
+            return
+        try:
+            for piece in self._codecs[depth].decode(data):
+                yield from self._decode(piece, depth + 1)
+        except _BROKEN as error:
+            raise BodyError(f"the coded body is broken ({error})", reason="body_encoding", retryable=False) from error
+
+
+def _codings(encoding: str) -> list[str]:
+    return [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+
+
+def _too_large(limit: int) -> BodyError:
+    return BodyError(f"the body is larger than {limit} bytes", reason="body_too_large", retryable=False)
+
+
+# -- responses ---------------------------------------------------------------------------------------------------------
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The whole body, decoded, at most `limit` bytes. The session must have `auto_decompress=False`.
+
+    Raises `BodyError`, and what `translate` makes of a failing connection. After an error, and when cancelled, the
+    connection is closed instead of drained.
+    """
+    try:
+        if (content := response.content).at_eof():  # HEAD, 204, 304, Content-Length: 0
+            return b""
+        encoding = _encoding(response)
+        pieces = []
+        if encoding:
+            async for piece in _decoded(content, Decoder(encoding, limit)):
+                pieces.append(piece)
+        else:
+            size = 0
+            if (response.content_length or 0) > limit:
+                raise _too_large(limit)
+            while piece := await content.readany():
+                size += len(piece)
+                if size > limit:
+                    raise _too_large(limit)
+                pieces.append(piece)
+    except FOREIGN as error:
+        response.close()
+        raise translate(error, str(response.url)) from error
+    except BaseException:
+        response.close()
+        raise
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def iter_body(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
+    """The decoded body in pieces as it arrives; otherwise as `read_body`."""
+    content = open_stream(response, limit)
+    size = 0
+    try:
+        while piece := await content.readany():
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            yield piece
+    except FOREIGN as error:
+        raise translate(error, str(response.url)) from error
+    finally:
+        if not content.at_eof():
+            response.close()
+
+
+def open_stream(response: aiohttp.ClientResponse, limit: int) -> aiohttp.StreamReader:
+    """The decoded body as a stream: `response.content` itself where there is nothing to decode, else a
+    `DecodedStream`. `limit` is for what is decoded. Raises `BodyError` for a coding that is not understood."""
+    encoding = _encoding(response)
+    if not encoding or response.content.at_eof():
+        return response.content
+    return DecodedStream(response.content, Decoder(encoding, limit), str(response.url))
+
+
+def _encoding(response: aiohttp.ClientResponse) -> str:
+    encoding = ",".join(response.headers.getall("Content-Encoding", ()))
+    return encoding if encoding and _codings(encoding) else ""
+
+
+async def _decoded(content: aiohttp.StreamReader, decoder: Decoder) -> AsyncIterator[bytes]:
+    since_turn = 0
+    while data := await content.readany():
+        for piece in decoder.feed(data):
+            yield piece
+            since_turn += len(piece)
+            if since_turn >= _TURN_BYTES:
+                since_turn = 0
+                await asyncio.sleep(0)
+    decoder.finish()
+
+
+class _NoTransport(BaseProtocol):
+    """Stands where a `StreamReader` has the connection it slows down. A `DecodedStream` reads only when it is read, so
+    the connection is slowed down by the stream below it."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self, resume_parser: bool = True) -> None: ...
+
+
+class DecodedStream(aiohttp.StreamReader):
+    """A `StreamReader` over a coded one. Each read decodes what it needs, one step at a time; nothing runs in between.
+
+    All of aiohttp's ways to read work, because all of them wait in `_wait` for the buffer to fill, which is what this
+    class replaces. Errors are `FetchError`, and stay: every later read raises the same.
+    """
+
+    __slots__ = ("_coded", "_decoder", "_steps", "_url")
+
+    def __init__(self, coded: aiohttp.StreamReader, decoder: Decoder, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(_NoTransport(loop), limit=STEP_BYTES, loop=loop)
+        self._coded = coded
+        self._decoder = decoder
+        self._url = url
+        self._steps: Iterator[bytes] = iter(())
+
+    async def wait_eof(self) -> None:
+        """Until the server has sent everything; there may be more to read."""
+        await self._coded.wait_eof()
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        try:
+            while not (self._buffer or self._eof or self._step()) and (data := self._coded.read_nowait()):
+                self._steps = self._decoder.feed(data)
+        except BodyError as error:
+            self.set_exception(error)
+            raise
+        except FOREIGN as error:
+            failure = translate(error, self._url)
+            self.set_exception(failure)
+            raise failure from error
+        return super().read_nowait(n)
+
+    async def _wait(self, func_name: str) -> None:
+        try:
+            while not self._step():
+                data = await self._coded.readany()
+                self.total_compressed_bytes = self._coded.total_bytes
+                if not data:
+                    self._decoder.finish()
+                    self.feed_eof()
+                    return
+                self._steps = self._decoder.feed(data)
+        except BodyError as error:
+            self.set_exception(error)
+            raise
+        except FOREIGN as error:
+            failure = translate(error, self._url)
+            self.set_exception(failure)
+            raise failure from error
+        await asyncio.sleep(0)  # all of it may be decoded from what is here already
+
+    def _step(self) -> bool:
+        piece = next(self._steps, b"")
+        self.feed_data(piece)
+        return bool(piece)

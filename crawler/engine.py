@@ -1,0 +1,447 @@
+"""The crawl loop. Read it from the top: `run`, then what runs side by side, then how it ends.
+
+    start() ──► frontier ──► schedule ──► work ──► visit ──► one Page ──► apply ──► the open epoch ──► commit
+                    ▲                                                       │
+                    └────────── new, deferred and released requests ◄───────┘
+
+One TaskGroup owns every task. Workers take what the scheduler hands them and never sleep while they hold a request: a
+delay, a retry, a `Retry-After` is a time in the frontier. A page's effects are applied in one synchronous step. The
+committer closes the epoch: outputs first, then one transaction in the frontier with their positions. Pages that finish
+while an epoch is being closed are held back for the next one, so that none is half in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import enum
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from crawler.contracts import Clock, Exporter, Frontier, Lease, Outcome, Verdict
+from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.page import Collector, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crawler.contracts import Fetcher, Pipeline
+    from crawler.inline import Inline
+    from crawler.request import RequestCodec
+    from crawler.settings import CrawlSettings
+    from crawler.spider import Spider
+    from crawler.stats import Stats
+    from crawler.visit import Visits
+
+__all__ = ["Engine", "Phase"]
+
+logger = logging.getLogger("crawler.engine")
+
+EPOCH_SECONDS = 0.2
+"""How long an epoch stays open: what a crash costs in repeated fetches, against the price of a transaction."""
+EPOCH_PAGES = 500
+_CANCEL_SECONDS = 5.0
+"""How long a cancelled page may take to give up before the end goes on without it."""
+
+
+class Phase(enum.Enum):
+    """The life of a run; each phase only leads to the next."""
+
+    READY = "ready"
+    RUNNING = "running"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Engine:
+    """One run of one spider. Everything it uses is opened before and closed after by whoever assembled it.
+
+    `await engine.run()` returns why it ended: `finished`, `page_limit`, `item_limit`, `time_limit`, `error_limit`,
+    `failed`, `interrupted`, or what `stop` was given. Raises `EngineUnavailable` where the frontier or an output
+    failed.
+    """
+
+    def __init__(
+        self,
+        spider: Spider,
+        limits: CrawlSettings,
+        *,
+        frontier: Frontier,
+        fetcher: Fetcher,
+        visits: Visits,
+        inline: Inline,
+        collector: Collector,
+        codec: RequestCodec,
+        exporters: Sequence[Exporter],
+        pipelines: Sequence[Pipeline],
+        stats: Stats,
+        clock: Clock,
+        on_epoch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.spider = spider
+        self.stats = stats
+        self.phase = Phase.READY
+        self._limits = limits
+        self._frontier = frontier
+        self._fetcher = fetcher
+        self._visits = visits
+        self._inline = inline
+        self._collector = collector
+        self._codec = codec
+        self._exporters = exporters
+        self._pipelines = pipelines
+        self._clock = clock
+        self._on_epoch = on_epoch
+
+        self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
+        self._busy: dict[asyncio.Task[Any], Lease] = {}
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._aborting = asyncio.Event()
+        self._closed = False
+
+        self._started = frontier.get("started") is not None
+        self._named: set[str] = set(msgspec.json.decode(frontier.get("named") or b"[]"))
+        self._held: list[Page] | None = None
+        self._pages_in_epoch = 0
+        self._epoch_full = asyncio.Event()
+        self._dirty = False
+
+    # -- the story ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        self.phase = Phase.RUNNING
+        self._inline.on_leave = self._place_freed
+        self.spider._services = self._inline
+        for host in self._named:
+            self._fetcher.allow_host(host)
+        self._frontier.resume(self._clock.now())
+        try:
+            await self._open_user_code()
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(self._feed(), name="start()")
+                group.create_task(self._commit_regularly(), name="committer")
+                for number in range(self._limits.concurrency):
+                    group.create_task(self._work(), name=f"worker {number}")
+                await self._schedule()
+                feeding.cancel()
+                await self._drain()
+        except BaseExceptionGroup as errors:
+            self.stats.reason = "failed"
+            raise _first_cause(errors) from errors
+        finally:
+            self.phase = Phase.CLOSED
+        await self._close_user_code()
+        self.stats.finished_at = self._clock.now()
+        await self._commit(state=self.stats.reason)
+        return self.stats.reason
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Start no more; let what is in flight finish within `crawl.drain_seconds`; give the rest back."""
+        if not self._stopping.is_set():
+            self.stats.reason = reason
+            self.phase = Phase.DRAINING
+            self._stopping.set()
+            self._wake.set()
+
+    def abort(self) -> None:
+        """Stop now: what is in flight goes back to the frontier."""
+        self.stop("interrupted")
+        self._aborting.set()
+        self._wake.set()
+
+    # -- side by side ------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """`start()`, once per job. A crash in its middle runs it again, and what it gave before is known by then."""
+        if not self._started:
+            page = Page(None, None)
+            try:
+                outputs = self.spider.start()
+                if hasattr(outputs, "__aiter__"):
+                    async for output in outputs:
+                        await self._collector.collect(page, output, "start")
+                        page = self._apply_start(page)
+                else:
+                    await self._collector.run(page, lambda _: outputs, None, {}, None)
+                    self._apply_start(page)
+            except EngineUnavailable:
+                raise
+            except Exception as error:
+                self._apply_start(page)
+                self.stats.failed("start_error")
+                logger.error(
+                    "start() of spider %r failed: %s", self.spider.name, error,
+                    exc_info=None if isinstance(error, CrawlerError) else error,
+                )  # fmt: skip
+                self.stop("failed")
+                return
+            self._started = True
+            self._dirty = True
+        self._inline.trusting = False
+        self._wake.set()
+
+    def _apply_start(self, page: Page) -> Page:
+        """Hosts that `start()` names may be private."""
+        for entry in page.entries:
+            if entry.host not in self._named:
+                self._named.add(entry.host)
+                self._fetcher.allow_host(entry.host)
+        self._apply(page)
+        return Page(None, None)
+
+    async def _schedule(self) -> None:
+        """Hand due requests to idle workers until nothing is left or somebody says stop."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            now = self._clock.now()
+            leased = await self._frontier.lease(self._room(), now)
+            for lease in leased.leases:
+                self._idle.popleft().set_result(lease)
+            if self._limits.time_limit_seconds and self.stats.elapsed(now) >= self._limits.time_limit_seconds:
+                self.stop("time_limit")
+            elif leased.next_due is None and not leased.leases and self._is_finished():
+                self.stop("finished")
+            else:
+                await self._clock.wait(self._wake, self._until(leased.next_due, now))
+
+    def _room(self) -> int:
+        """How many requests may be started now. Near the page limit each one in flight counts as a page."""
+        room = len(self._idle)
+        if self._limits.page_limit:
+            held = len(self._held or ())
+            room = min(room, self._limits.page_limit - self.stats.total.pages - len(self._busy) - held)
+        return max(room, 0)
+
+    def _is_finished(self) -> bool:
+        return self._started and not self._busy and self._held is None
+
+    def _until(self, next_due: float | None, now: float) -> float | None:
+        """Seconds to wait for. With no room there is nothing to wait for but an event, and every event wakes us."""
+        waits = [next_due - now] if next_due is not None and self._room() else []
+        if self._limits.time_limit_seconds:
+            waits.append(self._limits.time_limit_seconds - self.stats.elapsed(now))
+        return min(waits, default=None)
+
+    async def _work(self) -> None:
+        """One of `crawl.concurrency` workers."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            handed: asyncio.Future[Lease | None] = loop.create_future()
+            self._idle.append(handed)
+            self._wake.set()
+            lease = await handed
+            if lease is None:
+                return
+            self._busy[task] = lease
+            try:
+                await self._process(lease)
+            finally:
+                del self._busy[task]
+                self._wake.set()
+
+    async def _process(self, lease: Lease) -> None:
+        """One leased request and everything it causes."""
+        place = _Place(self, lease.host)
+        try:
+            request = self._codec.decode(lease.record, lease.depth)
+        except ValueError as error:
+            logger.error("a stored request of host %s is set aside: %s", lease.host, error)
+            self.stats.failed("unreadable")
+            page = Page(None, lease)
+            page.verdict = Verdict.DEAD
+        else:
+            page = Page(request, lease)
+            try:
+                await self._visits.visit(page, request, lease, place.leave)
+            except asyncio.CancelledError:
+                page = Page(request, lease)  # nothing of it happened
+                page.verdict = Verdict.RELEASE
+                self._apply(page)
+                raise
+            finally:
+                place.leave()
+        place.leave()
+        self._apply(page)
+
+    def _place_freed(self) -> None:
+        self._inline.place_freed()
+        self._wake.set()
+
+    # -- effects and epochs ------------------------------------------------------------------------------------------
+
+    def _apply(self, page: Page) -> None:
+        """All effects of a page in one step, into the open epoch; held back while an epoch is being closed."""
+        if self._held is not None:
+            self._held.append(page)
+            return
+        now = self._clock.now()
+        total = self.stats.total
+        if page.entries:
+            total.duplicates += len(page.entries) - self._frontier.add(page.entries, now)
+        for host, fingerprint in page.reached:
+            self._frontier.remember(host, fingerprint)
+        if page.lease is not None:
+            self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before)], now)
+        if page.delivered:
+            total.pages += 1
+            total.depth_max = max(total.depth_max, page.depth - 1)
+        for encoded in page.items:
+            if self._limits.item_limit and total.items >= self._limits.item_limit:
+                break
+            total.items += 1
+            for exporter, line in zip(self._exporters, encoded, strict=True):
+                exporter.append(line)
+        self._check_limits()
+        self._dirty = True
+        self._pages_in_epoch += 1
+        if self._pages_in_epoch >= EPOCH_PAGES:
+            self._epoch_full.set()
+        self._wake.set()
+
+    def _check_limits(self) -> None:
+        limits, total = self._limits, self.stats.total
+        if limits.error_limit and total.errors >= limits.error_limit:
+            self.stop("error_limit")
+        elif limits.item_limit and total.items >= limits.item_limit:
+            self.stop("item_limit")
+        elif limits.page_limit and total.pages >= limits.page_limit:
+            self.stop("page_limit")
+
+    async def _commit_regularly(self) -> None:
+        while not self._closed:
+            self._epoch_full.clear()
+            await self._clock.wait(self._epoch_full, EPOCH_SECONDS)
+            if self._dirty:
+                await self._commit()
+            self._on_epoch()
+
+    async def _commit(self, state: str = "running") -> None:
+        """Close the epoch. Outputs first: what the frontier calls done has been written."""
+        self._held = []
+        self._dirty = False
+        self._pages_in_epoch = 0
+        try:
+            positions = {exporter.target: await exporter.flush() for exporter in self._exporters}
+            values = {
+                "positions": msgspec.msgpack.encode(positions),
+                "stats": self.stats.encode(self._clock.now()),
+                "named": msgspec.json.encode(sorted(self._named)),
+                "state": state.encode(),
+            }
+            if self._started:
+                values["started"] = b"1"
+            await self._frontier.commit(values, self._clock.now())
+        finally:
+            held, self._held = self._held, None
+        for page in held:
+            self._apply(page)
+        self._wake.set()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Nothing new starts. What is in flight gets its time, the rest is cancelled and goes back, the workers go
+        home."""
+        deadline = self._clock.now() + self._limits.drain_seconds
+        while self._busy and not self._aborting.is_set() and (left := deadline - self._clock.now()) > 0:
+            self._wake.clear()
+            await self._clock.wait(self._wake, left)
+        for task in self._busy:
+            task.cancel()
+        deadline = self._clock.now() + _CANCEL_SECONDS
+        while self._busy and (left := deadline - self._clock.now()) > 0:
+            self._wake.clear()
+            await self._clock.wait(self._wake, left)
+        self._closed = True
+        self._epoch_full.set()
+        while self._idle:
+            self._idle.popleft().set_result(None)
+
+    # -- the user's own code -----------------------------------------------------------------------------------------
+
+    async def _open_user_code(self) -> None:
+        for pipeline in self._pipelines:
+            opener = getattr(pipeline, "open_spider", None)
+            if opener is not None:
+                await opener(self.spider)
+        await self.spider.opened()
+
+    async def _close_user_code(self) -> None:
+        for pipeline in reversed(self._pipelines):
+            closer = getattr(pipeline, "close_spider", None)
+            if closer is not None:
+                await self._guarded(closer(self.spider), f"{type(pipeline).__name__}.close_spider")
+        await self._guarded(self.spider.closed(self.stats.reason), "closed")
+
+    async def _guarded(self, awaitable: Any, name: str) -> None:
+        try:
+            await awaitable
+        except Exception:
+            logger.exception("%s of spider %r raised", name, self.spider.name)
+            self.stats.failed("close_error")
+
+    # -- what others see ---------------------------------------------------------------------------------------------
+
+    def totals(self) -> dict[str, Any]:
+        """The content of `stats.json`."""
+        self.stats.hosts = self._frontier.counts().hosts
+        return self.stats.snapshot(self._clock.now())
+
+    def snapshot(self) -> dict[str, Any]:
+        """What the live line, the log line and tests read: the totals, and how things stand now."""
+        counts = self._frontier.counts()
+        return {
+            **self.totals(),
+            "phase": self.phase.value,
+            "queued": counts.queued,
+            "in_flight": len(self._busy),
+            "active_hosts": counts.active_hosts,
+            "limited_by": self._limited_by(counts.queued),
+        }
+
+    def _limited_by(self, queued: int) -> str:
+        """What keeps the crawl from going faster right now."""
+        if self.phase is not Phase.RUNNING:
+            return str(self.phase.value)
+        if not self._idle:
+            return "concurrency"
+        if queued:
+            return "politeness"
+        return "latency" if self._busy else "nothing left"
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.spider.name} {self.phase.value} busy={len(self._busy)} {self._frontier!r}>"
+
+
+class _Place:
+    """A leased request's place at its host, given back once."""
+
+    __slots__ = ("_engine", "_host")
+
+    def __init__(self, engine: Engine, host: str) -> None:
+        self._engine: Engine | None = engine
+        self._host = host
+
+    def leave(self) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine._frontier.leave(self._host, engine._clock.now())
+            engine._place_freed()
+
+
+def _first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error to show: what went wrong first; an engine that is unavailable before its consequences."""
+    leaves: list[BaseException] = []
+    groups: list[BaseException] = [errors]
+    while groups:
+        error = groups.pop()
+        if isinstance(error, BaseExceptionGroup):
+            groups.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, EngineUnavailable)), leaves[0])

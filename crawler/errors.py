@@ -1,0 +1,181 @@
+"""Every error the crawler raises, as one tree.
+
+    CrawlerError
+    ├── UsageError                 the user's doing; exit code 2
+    │   ├── SettingsError          an unknown key, a wrong type, a value out of range
+    │   ├── SpiderNotFound         no spider, or several, of that name; a file that cannot be imported
+    │   ├── InvalidURL             not a URL a crawler can fetch; also a ValueError
+    │   ├── NotStorable            a yielded request that cannot wait on disk
+    │   └── JobError               a job folder that this process cannot work on
+    ├── EngineUnavailable          the frontier's engine or the disk failed; exit code 69
+    │   └── OutputError            an output cannot be written, or is not what was committed
+    ├── CallbackError              a callback gave something that is neither item nor request
+    ├── DropItem                   a pipeline's word that an item goes no further
+    └── FetchError                 one request did not give a response
+        ├── BlockedError           refused by our own rules before anything was sent
+        ├── DNSError               the name did not resolve
+        ├── ConnectError           no connection: refused, unreachable, proxy
+        ├── TLSError               the handshake or the certificate
+        ├── TimeoutError           connect, read or total
+        ├── ProtocolError          what came is not HTTP
+        ├── BodyError              cut short, too large, undecodable
+        ├── RedirectError          too many, a loop, or to somewhere we do not go
+        └── StatusError            an answer whose status is not among `http.ok_status`
+
+Each `FetchError` carries a `reason`: a short stable word that statistics count and users compare.
+"""
+
+from __future__ import annotations
+
+import builtins
+
+__all__ = [
+    "BlockedError",
+    "BodyError",
+    "CallbackError",
+    "ConnectError",
+    "CrawlerError",
+    "DNSError",
+    "DropItem",
+    "EngineUnavailable",
+    "FetchError",
+    "InvalidURL",
+    "JobError",
+    "NotStorable",
+    "OutputError",
+    "ProtocolError",
+    "RedirectError",
+    "SettingsError",
+    "SpiderNotFound",
+    "StatusError",
+    "TLSError",
+    "TimeoutError",
+    "UsageError",
+]
+
+
+class CrawlerError(Exception):
+    """Root of the tree."""
+
+
+class UsageError(CrawlerError):
+    """Something the user asked for cannot be done as asked. Ends the command with exit code 2."""
+
+
+class SettingsError(UsageError):
+    """A setting that is unknown, of the wrong type or out of range; the message says where it stands."""
+
+
+class SpiderNotFound(UsageError):
+    """No spider answers to the name, several do, or the file that holds it cannot be imported."""
+
+
+class InvalidURL(UsageError, ValueError):
+    """Not an absolute http(s) URL as the WHATWG URL Standard parses it; the message shows what was given."""
+
+
+class NotStorable(UsageError):
+    """A yielded request holds a live object, so it could neither wait on disk nor travel to another machine."""
+
+
+class JobError(UsageError):
+    """A job folder that cannot be worked on: in use by another process, or written by a newer version."""
+
+
+class EngineUnavailable(CrawlerError):
+    """The frontier's engine or the disk failed. Nothing committed is lost; exit code 69."""
+
+
+class OutputError(EngineUnavailable):
+    """An output cannot be opened or written, or is shorter than what was committed to it."""
+
+
+class CallbackError(CrawlerError):
+    """A callback gave something that is neither an item nor a request; names the callback and the type."""
+
+
+class DropItem(CrawlerError):
+    """Raised by a pipeline: this item goes no further. `DropItem(reason)`."""
+
+    def __init__(self, reason: str = "dropped") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class FetchError(CrawlerError):
+    """A request that gave no usable response.
+
+    `reason` is the stable word for statistics (`"dns_not_found"`, `"connect_refused"`, `"body_too_large"`, ...);
+    `retryable` says whether trying again could help.
+    """
+
+    reason = "fetch"
+    retryable = True
+
+    def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class BlockedError(FetchError):
+    """Refused before anything was sent: robots.txt, a private address, a scheme we do not speak, off site."""
+
+    reason = "blocked"
+    retryable = False
+
+
+class DNSError(FetchError):
+    """The host name did not resolve. Reasons `dns_not_found` (final), `dns_timeout`, `dns_failed`."""
+
+    reason = "dns_failed"
+
+
+class ConnectError(FetchError):
+    """No connection. Reasons `connect_refused`, `connect_unreachable`, `connect_reset`, `proxy`, `connect`."""
+
+    reason = "connect"
+
+
+class TLSError(FetchError):
+    """The handshake failed or the certificate was not accepted. Reasons `tls`, `tls_certificate`, `tls_fingerprint`."""
+
+    reason = "tls"
+    retryable = False
+
+
+class TimeoutError(FetchError, builtins.TimeoutError):
+    """Too slow. Reasons `connect_timeout`, `read_timeout`, `total_timeout`."""
+
+    reason = "timeout"
+
+
+class ProtocolError(FetchError):
+    """What the server sent is not HTTP as RFC 9112 has it, or it hung up. Reasons `protocol`, `disconnected`."""
+
+    reason = "protocol"
+
+
+class BodyError(FetchError):
+    """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: unknown or broken coding)."""
+
+    reason = "body"
+
+
+class RedirectError(FetchError):
+    """Reasons `redirect_limit`, `redirect_loop`, `redirect_scheme`, `redirect_location`."""
+
+    reason = "redirect"
+    retryable = False
+
+
+class StatusError(FetchError):
+    """A response whose status is outside `ok_status`; reason `status_404` and the like."""
+
+    reason = "status"
+
+    def __init__(self, status: int, url: str) -> None:
+        super().__init__(f"{status} for {url}", reason=f"status_{status}", retryable=False)
+        self.status = status

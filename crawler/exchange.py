@@ -1,0 +1,123 @@
+"""From a request to its response: scope, robots.txt, middlewares, the wire, redirects on the same host.
+
+Leased pages and inline fetches take the same way. Nothing here waits for politeness: that is the frontier's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crawler import url as urls
+from crawler.errors import BlockedError
+from crawler.redirect import next_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from crawler.contracts import Fetch, Fetcher, Middleware, RobotsRules
+    from crawler.links import Scope
+    from crawler.request import Request
+    from crawler.response import Response
+    from crawler.stats import Stats
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """`await exchange.send(request)`; counts everything sent and received on the way.
+
+    `obeys_robots` says for a host whether its robots.txt is asked. The first of `middlewares` is outermost.
+    `is_known` says of a redirect's target whether the crawl has it already; inline fetches do not ask.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        robots: RobotsRules,
+        scope: Scope,
+        stats: Stats,
+        *,
+        middlewares: Sequence[Middleware] = (),
+        max_redirects: int = 10,
+        obeys_robots: Callable[[str], bool] = lambda host: True,
+        is_known: Callable[[Request], bool] = lambda hop: False,
+    ) -> None:
+        self._fetcher = fetcher
+        self._robots = robots
+        self._scope = scope
+        self._stats = stats
+        self._max_redirects = max_redirects
+        self._obeys_robots = obeys_robots
+        self._is_known = is_known
+        self._leased: Fetch = self._follow_unless_known
+        self._inline: Fetch = self._follow
+        for middleware in reversed(middlewares):
+            self._leased = _wrapped(middleware, self._leased)
+            self._inline = _wrapped(middleware, self._inline)
+
+    async def send(self, request: Request, *, inline: bool = False) -> Response:
+        """The response, whatever its status. A redirect to another host, and unless `inline` one to a page that the
+        crawl has already, is not followed but stands in `response.next_request`.
+
+        Raises `FetchError`, and whatever a middleware raises."""
+        return await (self._inline if inline else self._leased)(request)
+
+    def knows_robots(self, request: Request) -> bool:
+        """Whether `admit` can decide without asking the host first."""
+        host = urls.host_key(request.url)
+        return not self._obeys_robots(host) or self._robots.check(request.url) is not None
+
+    async def learn_robots(self, request: Request) -> None:
+        await self._robots.learn(request.url)
+
+    def admit(self, request: Request) -> None:
+        """Raises `BlockedError` with reason `robots` where robots.txt disallows this URL."""
+        if not self._obeys_robots(urls.host_key(request.url)):
+            return
+        decision = self._robots.check(request.url)
+        if decision is not None and not decision.allowed:
+            raise BlockedError(
+                f"robots.txt of {urls.origin(request.url)} disallows {urls.redact(request.url)}"
+                + (f" (line {decision.line}: {decision.rule})" if decision.line else ""),
+                reason="robots",
+            )
+
+    async def _follow(self, request: Request) -> Response:
+        return await self._follow_to_end(request, lambda hop: False)
+
+    async def _follow_unless_known(self, request: Request) -> Response:
+        return await self._follow_to_end(request, self._is_known)
+
+    async def _follow_to_end(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
+        while True:
+            response = await self._exchange(request)
+            hop = next_request(request, response, self._max_redirects)
+            if hop is None:
+                return response
+            response.close()
+            self._stats.total.redirects += 1
+            refusal = self._scope.refusal(hop.url, request.depth)
+            if refusal is not None:
+                raise BlockedError(f"{request.url} redirects to {hop.url}: {refusal}", reason=refusal)
+            same_host = urls.host_key(hop.url) == urls.host_key(request.url)
+            if not same_host or not self.knows_robots(hop) or is_known(hop):
+                response.next_request = hop
+                return response
+            self.admit(hop)
+            request = hop
+
+    async def _exchange(self, request: Request) -> Response:
+        total = self._stats.total
+        total.requests += 1
+        response = await self._fetcher.fetch(request)
+        total.responses += 1
+        total.bytes += len(response.body)
+        self._stats.status[response.status] += 1
+        return response
+
+
+def _wrapped(middleware: Middleware, inner: Fetch) -> Fetch:
+    async def fetch(request: Request) -> Response:
+        return await middleware(request, inner)
+
+    return fetch

@@ -1,0 +1,61 @@
+"""`crawler fetch URL`: one request through the whole stack, as a crawl of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from crawler.assemble import Crawl
+from crawler.request import Request
+from crawler.spider import Spider
+
+if TYPE_CHECKING:
+    from crawler.response import Response
+    from crawler.settings import Settings
+
+__all__ = ["FetchSpider", "fetch_one", "show_response"]
+
+
+class FetchSpider(Spider):
+    """Fetches its one URL before the crawl would begin."""
+
+    name = "fetch"
+    url = ""
+    response: Response | None = None
+
+    async def opened(self) -> None:
+        self.response = await self.fetch(Request(self.url))
+
+
+async def fetch_one(url: str, settings: Settings) -> Response:
+    """The final response, whatever its status. Raises `InvalidURL`, `FetchError`."""
+    Request(url)
+    spider = FetchSpider(url=url)
+    async with Crawl(spider, settings) as crawl:
+        await crawl.run()
+    assert spider.response is not None
+    return spider.response
+
+
+def show_response(response: Response, *, headers: bool, as_json: bool) -> bytes:
+    """What `crawler fetch` prints: the body, or status line and headers, or all as one JSON object."""
+    if as_json:
+        shown = {
+            "url": response.url,
+            "status": response.status,
+            "reason": response.reason,
+            "http_version": response.http_version,
+            "ip_address": response.ip_address,
+            "elapsed_seconds": round(response.elapsed_seconds, 6),
+            "history": [{"status": hop.status, "url": hop.url} for hop in response.history],
+            "headers": list(response.headers.items()),
+            "encoding": response.encoding,
+            "text": response.text,
+        }
+        return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
+    if headers:
+        lines = [f"HTTP/{response.http_version} {response.status} {response.reason}"]
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+    return response.body

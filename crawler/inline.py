@@ -1,0 +1,147 @@
+"""`await self.fetch(...)` and `self.websocket(...)`: requests made inside a callback, in the host's turn like every
+other.
+
+A callback may wait: it holds its worker, but no host's place, because a page's place is free once its body is there.
+So an inline fetch to the very host of the page cannot block itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from crawler import url as urls
+from crawler.errors import FetchError
+from crawler.retry import RetryPolicy, is_repeatable, parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+    from random import Random
+
+    from crawler.contracts import Clock, Fetcher, Frontier
+    from crawler.exchange import Exchange
+    from crawler.request import Request
+    from crawler.response import Response
+    from crawler.settings import Settings
+    from crawler.stats import Stats
+
+__all__ = ["Inline"]
+
+
+class Inline:
+    """`crawler.spider.Services`: what a running crawl lends its spider."""
+
+    logger = logging.getLogger("crawler.inline")
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        frontier: Frontier,
+        fetcher: Fetcher,
+        exchange: Exchange,
+        stats: Stats,
+        clock: Clock,
+        retry: RetryPolicy,
+        rng: Random,
+        job: Path | None = None,
+    ) -> None:
+        self.settings = settings
+        self.stats = stats
+        self.job = job
+        self.trusting = True
+        """Until `start()` has ended, inline URLs are the user's own: their hosts may be private."""
+        self.on_leave: Callable[[], None] = lambda: None
+        self._frontier = frontier
+        self._fetcher = fetcher
+        self._exchange = exchange
+        self._clock = clock
+        self._retry = retry
+        self._rng = rng
+        self._freed = asyncio.Event()
+        self._streams: dict[asyncio.Task[Any] | None, list[Response]] = {}
+
+    async def fetch(self, request: Request) -> Response:
+        """The final response, whatever its status, after retries. Raises `FetchError`."""
+        self._trust(request)
+        attempt = 0
+        while True:
+            response, wait = await self._try(request, attempt)
+            if wait is not None:
+                attempt += 1
+                self.stats.total.retries += 1
+                await self._clock.sleep(wait)
+            elif response is not None and response.next_request is not None:
+                request, attempt = response.next_request, 0
+            elif response is not None:
+                return response
+
+    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]:
+        self._trust(request)
+        return self._fetcher.websocket(request, **options)
+
+    def close_streams(self) -> None:
+        """Close the streams that this task's callback left open."""
+        for response in self._streams.pop(asyncio.current_task(), ()):
+            response.close()
+
+    def place_freed(self) -> None:
+        """Some host has a place free: those who wait for one look again."""
+        freed, self._freed = self._freed, asyncio.Event()
+        freed.set()
+
+    def _trust(self, request: Request) -> None:
+        if self.trusting:
+            self._fetcher.allow_host(urls.host_key(request.url))
+
+    async def _try(self, request: Request, attempt: int) -> tuple[Response | None, float | None]:
+        """(response, None), or (None, seconds to the next try)."""
+        again = is_repeatable(request.method) or request.retry_times is not None
+        try:
+            response = await self._in_turn(request)
+        except FetchError as error:
+            wait = self._retry.wait_after(attempt, self._rng, times=request.retry_times)
+            if wait is None or not (again and error.retryable):
+                raise
+            return None, wait
+        if again and response.status in self.settings.retry.http_codes:
+            now = self._clock.now()
+            pause = parse_retry_after(response.headers.get("Retry-After"), now)
+            wait = self._retry.wait_after(attempt, self._rng, times=request.retry_times, retry_after=pause)
+            if wait is not None:
+                response.close()
+                return None, wait
+        return response, None
+
+    async def _in_turn(self, request: Request) -> Response:
+        host = urls.host_key(request.url)
+        if not self._exchange.knows_robots(request):
+            async with self._turn(host):
+                await self._exchange.learn_robots(request)
+        self._exchange.admit(request)
+        async with contextlib.AsyncExitStack() as place:
+            await place.enter_async_context(self._turn(host))
+            response = await self._exchange.send(request, inline=True)
+            if request.stream:  # the place is the stream's until that is closed
+                place.pop_all()
+                response.on_close(lambda: self._leave(host))
+                self._streams.setdefault(asyncio.current_task(), []).append(response)
+        return response
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, host: str) -> AsyncIterator[None]:
+        while (start := self._frontier.enter(host, self._clock.now())) is None:
+            await self._freed.wait()
+        try:
+            await self._clock.sleep(max(0.0, start - self._clock.now()))
+            yield
+        finally:
+            self._leave(host)
+
+    def _leave(self, host: str) -> None:
+        self._frontier.leave(host, self._clock.now())
+        self.on_leave()

@@ -1,0 +1,135 @@
+"""Links as strings, in batches.
+
+On a real page nine of ten links are known already. So links stay strings until the frontier has said which are new:
+`response.follow_all(...)` returns a `Links`, which resolves, filters and deduplicates in one pass and builds a
+`Request` for a survivor alone. Iterating a `Links` gives the requests one by one, as Scrapy's `yield from` expects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from crawler import url as urls
+from crawler.request import Request
+
+__all__ = ["Links", "Scope"]
+
+Patterns = str | re.Pattern[str] | Iterable[str | re.Pattern[str]]
+
+
+class Links:
+    """The links of one page on their way to the frontier.
+
+    `urls()` gives the absolute http(s) URLs, each once, in document order; iterating gives a `Request` for each.
+    """
+
+    __slots__ = ("_allow", "_base", "_deny", "_references", "_template", "_urls")
+
+    def __init__(
+        self,
+        base: str,
+        references: Sequence[str],
+        callback: Any = None,
+        *,
+        allow: Patterns = (),
+        deny: Patterns = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._base = base
+        self._references = references
+        self._allow = _compiled(allow)
+        self._deny = _compiled(deny)
+        self._template = Request(base, callback, **(options or {}))
+        self._urls: list[str] | None = None
+
+    @property
+    def template(self) -> Request:
+        """A request with the callback and options that every link of the batch gets."""
+        return self._template
+
+    def urls(self) -> list[str]:
+        if self._urls is None:
+            self._urls = self._resolve()
+        return self._urls
+
+    def request(self, url: str) -> Request:
+        """The request for one of `urls()`."""
+        return msgspec.structs.replace(self._template, url=url)
+
+    def __iter__(self) -> Iterator[Request]:
+        return map(self.request, self.urls())
+
+    def __len__(self) -> int:
+        return len(self.urls())
+
+    def __repr__(self) -> str:
+        return f"<Links {len(self._references)} on {urls.redact(self._base)}>"
+
+    def _resolve(self) -> list[str]:
+        join = urls.Joiner(self._base)
+        found: dict[str, None] = {}
+        for reference in dict.fromkeys(self._references):
+            if reference[:1] == "#":
+                continue
+            url = join(reference)
+            if url is not None:
+                found[url] = None
+        if not (self._allow or self._deny):
+            return list(found)
+        return [url for url in found if self._accepts(url)]
+
+    def _accepts(self, url: str) -> bool:
+        if self._allow and not any(pattern.search(url) for pattern in self._allow):
+            return False
+        return not any(pattern.search(url) for pattern in self._deny)
+
+
+class Scope:
+    """Which hosts and depths a crawl may go to: `allowed_domains`, `http.max_url_length`, `crawl.depth_limit`."""
+
+    __slots__ = ("_depth_limit", "_domains", "_hosts", "_max_length")
+
+    def __init__(
+        self, allowed_domains: Iterable[str] = (), *, max_url_length: int = 2083, depth_limit: int = 0
+    ) -> None:
+        self._domains = frozenset(domain.lower().strip(".") for domain in allowed_domains)
+        self._hosts: dict[str, bool] = {}
+        self._max_length = max_url_length
+        self._depth_limit = depth_limit
+
+    def refusal(self, url: str, depth: int) -> str | None:
+        """Why this URL is not crawled (`"offsite"`, `"depth"`, `"url_length"`), or None."""
+        if self._depth_limit and depth > self._depth_limit:
+            return "depth"
+        if len(url) > self._max_length:
+            return "url_length"
+        if self._domains and not self._on_site(url):
+            return "offsite"
+        return None
+
+    def _on_site(self, url: str) -> bool:
+        host = urls.hostname(url)
+        known = self._hosts.get(host)
+        if known is None:
+            if len(self._hosts) > 10_000:
+                self._hosts.clear()
+            known = self._hosts[host] = urls.in_domains(host, self._domains)
+        return known
+
+
+def _compiled(patterns: Patterns) -> tuple[re.Pattern[str], ...]:
+    if not patterns:
+        return ()
+    if isinstance(patterns, (str, re.Pattern)):
+        patterns = (patterns,)
+    return tuple(_compile(pattern) if isinstance(pattern, str) else pattern for pattern in patterns)
+
+
+@lru_cache(maxsize=512)
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)

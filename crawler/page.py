@@ -1,0 +1,238 @@
+"""What one page causes, gathered before any of it takes effect.
+
+A callback's output is judged as it comes: links become frontier entries, items pass the pipelines and are encoded
+for each output. The engine then applies the whole `Page` in one synchronous step, so that a page's effects are in
+one epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crawler import url as urls
+from crawler.contracts import Clock, Entry, Exporter, Frontier, Lease, Pipeline, Verdict
+from crawler.errors import CallbackError, DropItem, EngineUnavailable
+from crawler.item import as_dict, is_item, type_name
+from crawler.links import Links, Scope
+from crawler.request import Request, RequestCodec
+
+if TYPE_CHECKING:
+    from crawler.spider import Spider
+    from crawler.stats import Stats
+    from crawler.url import Fingerprinter
+
+__all__ = ["Collector", "Page"]
+
+logger = logging.getLogger("crawler.page")
+
+_OUTPUTS_PER_TURN = 200
+"""A callback that gives very much lets other pages run after this many outputs."""
+
+
+class Page:
+    """One request's processing and everything it causes. `lease` is None for what `start()` gives."""
+
+    __slots__ = ("delivered", "depth", "entries", "items", "lease", "not_before", "reached", "request", "verdict")
+
+    def __init__(self, request: Request | None, lease: Lease | None) -> None:
+        self.request = request
+        self.lease = lease
+        self.depth = 0 if request is None else request.depth + 1
+        """Of the requests that this page gives."""
+        self.verdict = Verdict.DONE
+        self.not_before = 0.0
+        self.entries: list[Entry] = []
+        self.items: list[Sequence[bytes]] = []
+        """Each item as each of the exporters has it."""
+        self.reached: list[tuple[str, int]] = []
+        """(host, fingerprint) of what redirects led to."""
+        self.delivered = False
+        """A callback got its response: it counts as a page."""
+
+
+class Collector:
+    """Turns what callbacks give into the effects of a `Page`."""
+
+    def __init__(
+        self,
+        spider: Spider,
+        frontier: Frontier,
+        *,
+        codec: RequestCodec,
+        fingerprint: Fingerprinter,
+        scope: Scope,
+        pipelines: Sequence[Pipeline],
+        exporters: Sequence[Exporter],
+        stats: Stats,
+        clock: Clock,
+        on_item: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self._spider = spider
+        self._frontier = frontier
+        self._codec = codec
+        self._fingerprint = fingerprint
+        self._scope = scope
+        self._pipelines = pipelines
+        self._exporters = exporters
+        self._stats = stats
+        self._clock = clock
+        self._on_item = on_item
+
+    async def run(
+        self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
+    ) -> None:
+        """Call `callback(argument, **kwargs)`, whatever its shape, and collect what it gives.
+
+        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: TimeoutError. Raises
+        what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that cannot
+        wait; what it gave before that stays collected.
+        """
+        name = getattr(callback, "__name__", "callback")
+        result = callback(argument, **kwargs)
+        if inspect.isawaitable(result):
+            async with asyncio.timeout(seconds):
+                result = await result
+        if not isinstance(result, AsyncIterator):
+            await self.collect(page, result, name)
+            return
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                async with asyncio.timeout(seconds):
+                    output = await anext(result)
+            except StopAsyncIteration:
+                return
+            seconds = None if seconds is None else seconds - (loop.time() - started)
+            await self.collect(page, output, name)
+
+    async def collect(self, page: Page, output: Any, callback: str) -> None:
+        """One output: an item, a request, a `Links`, an iterable of those, or None."""
+        if output is None:
+            return
+        if isinstance(output, Request):
+            self._add_request(page, output)
+        elif isinstance(output, Links):
+            self._add_links(page, output)
+        elif is_item(output):
+            await self._add_item(page, output)
+        elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
+            for number, each in enumerate(output, 1):
+                await self.collect(page, each, callback)
+                if number % _OUTPUTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        else:
+            raise CallbackError(
+                f"{callback} of spider {self._spider.name!r} gave a {type_name(output)}; "
+                "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all returns, "
+                "a list or generator of those, or None"
+            )
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def entry(self, request: Request, depth: int) -> Entry:
+        """The frontier's view of a request. Raises `NotStorable`."""
+        return Entry(
+            urls.host_key(request.url),
+            self.fingerprint(request),
+            self._codec.encode(request),
+            request.priority,
+            depth,
+            self._not_before(request),
+            not request.dont_filter,
+        )
+
+    def fingerprint(self, request: Request) -> int:
+        """What the frontier compares."""
+        return self._fingerprint(request.dedup_url, request.method, request.dedup_body, request.session)
+
+    def is_known(self, hop: Request) -> bool:
+        """Whether a redirect leads to a page that the crawl has already, other than by coming back to itself: sites do
+        that to set a cookie."""
+        if hop.method != "GET" or hop.dont_filter or any(earlier.url == hop.url for earlier in hop.history):
+            return False
+        return self._frontier.seen(urls.host_key(hop.url), self.fingerprint(hop))
+
+    def _add_request(self, page: Page, request: Request) -> None:
+        for name in (request.callback, request.errback):
+            if name is not None and not callable(getattr(self._spider, name, None)):
+                raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
+        if self._refused(request.url, page.depth):
+            return
+        if page.request is None and not request.from_start:
+            request = request.replace(from_start=True)
+        page.entries.append(self.entry(request, page.depth))
+
+    def _add_links(self, page: Page, links: Links) -> None:
+        if links.template.dont_filter or links.template.key is not None or links.template.session is not None:
+            for request in links:
+                self._add_request(page, request)
+            return
+        accepted = [url for url in links.urls() if not self._refused(url, page.depth)]
+        fingerprints = self._fingerprint.many([urls.canonical(url) for url in accepted])
+        for url, fingerprint in zip(accepted, fingerprints, strict=True):
+            host = urls.host_key(url)
+            if self._frontier.seen(host, fingerprint):
+                self._stats.total.duplicates += 1
+                continue
+            request = links.request(url)
+            record = self._codec.encode(request)
+            page.entries.append(
+                Entry(host, fingerprint, record, request.priority, page.depth, self._not_before(request), True)
+            )
+
+    def _refused(self, url: str, depth: int) -> bool:
+        refusal = self._scope.refusal(url, depth)
+        if refusal is None:
+            return False
+        if refusal == "offsite":
+            self._stats.total.offsite += 1
+        else:
+            self._stats.failures[refusal] += 1
+        return True
+
+    # -- items -------------------------------------------------------------------------------------------------------
+
+    async def _add_item(self, page: Page, item: Any) -> None:
+        for pipeline in self._pipelines:
+            try:
+                item = await pipeline.process_item(item, self._spider)
+            except DropItem as drop:
+                self._stats.total.items_dropped += 1
+                logger.info("item dropped by %s: %s", type(pipeline).__name__, drop.reason)
+                return
+            except EngineUnavailable:
+                raise
+            except Exception:
+                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item raised")
+                return
+            if item is None:
+                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item returned None")
+                return
+        try:
+            fields = as_dict(item)
+            encoded = [exporter.encode(fields) for exporter in self._exporters]
+        except (TypeError, ValueError):
+            self._item_failed(page, "item_error", f"a {type_name(item)} cannot be written")
+            return
+        page.items.append(encoded)
+        if self._on_item is not None:
+            await self._on_item(item)
+
+    def _item_failed(self, page: Page, reason: str, message: str) -> None:
+        self._stats.failed(reason)
+        self._stats.total.items_dropped += 1
+        logger.error("%s, for an item of %r", message, page.request, exc_info=True)
+
+    def _not_before(self, request: Request) -> float:
+        wanted = request.not_before
+        if wanted is None:
+            return 0.0
+        if isinstance(wanted, dt.datetime):
+            return wanted.timestamp()
+        return self._clock.now() + wanted

@@ -1,0 +1,400 @@
+"""Requests: immutable, and storable unless they hold a live object.
+
+A `Request` is a msgspec Struct, so the value that a spider yields is also the record that waits on disk: only fields
+that differ from their default are written, and reading one back validates it against this very class. Nothing in a
+record is ever executed: callbacks are names, and items in `meta` or `cb_kwargs` come back only as classes that the
+spider's own module knows (`RequestCodec`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from msgspec.structs import force_setattr
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from crawler import url as urls
+from crawler.errors import NotStorable
+from crawler.item import as_dict, is_item, type_name
+
+__all__ = ["FilePath", "Hop", "Request", "RequestCodec", "Timeout"]
+
+_PRIORITY_LIMIT = 2**31 - 1
+NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+_TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+class Hop(msgspec.Struct, frozen=True, array_like=True):
+    """One redirect that was followed: the answer that pointed on."""
+
+    status: int
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Timeout(msgspec.Struct, frozen=True, array_like=True):
+    """`aiohttp.ClientTimeout`'s words, in seconds; None means none."""
+
+    total: float | None = None
+    connect: float | None = None
+    sock_connect: float | None = None
+    sock_read: float | None = None
+
+
+class FilePath(msgspec.Struct, frozen=True, tag="file"):
+    """A file to upload, streamed from disk when the request is sent. Only the path waits in the frontier."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "path", os.fspath(self.path))
+
+
+class _Target(msgspec.Struct, frozen=True, omit_defaults=True):
+    url: str
+    callback: str | None = msgspec.field(default=None, name="c")
+
+
+class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+    """One request. Immutable: `replace(**changes)` makes another.
+
+    `callback` and `errback` take a bound method of the spider or its name and keep the name. `url` is normalised as the
+    WHATWG URL Standard says, without its fragment, and with `params` added; `encoded=True` sends it as written.
+    `timeout` is seconds in all, or an `aiohttp.ClientTimeout`. `not_before` is seconds from now, or an aware datetime.
+
+    Raises `InvalidURL` (a ValueError) for a URL that is not absolute http(s), ValueError or TypeError for other
+    arguments that could never be sent.
+    """
+
+    method: str = msgspec.field(default="GET", name="m")
+    params: Any = None
+    headers: Any = NO_HEADERS
+    """The request's own headers, as a case-insensitive multidict; given as a mapping or pairs."""
+    cookies: dict[str, str] | None = None
+    body: bytes | None = None
+    data: Any = None
+    json: Any = None
+    priority: int = msgspec.field(default=0, name="p")
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
+    cb_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+    errback: str | None = msgspec.field(default=None, name="e")
+    dont_filter: bool = False
+    key: str | None = None
+    session: str | None = None
+    proxy: str | None = None
+    proxy_auth: tuple[str, str] | None = None
+    tls: Any = None
+    timeout: Any = None
+    allow_redirects: bool = True
+    max_redirects: int | None = None
+    max_body_bytes: int | None = None
+    compress: str | None = None
+    encoded: bool = False
+    stream: bool = False
+    not_before: float | dt.datetime | None = None
+    retry_times: int | None = None
+    ok_status: Any = None
+    history: tuple[Hop, ...] = ()
+    """Redirects followed so far; filled by the crawler."""
+    from_start: bool = False
+    """The user named this URL in `start()`; filled by the crawler."""
+    depth: int = 0
+    """Links from the start; filled by the crawler."""
+
+    def __post_init__(self) -> None:
+        # Also runs when a record is read back: every step leaves its own result as it is.
+        self._check_url()
+        if self.method != "GET":
+            force_setattr(self, "method", _checked_method(self.method))
+        if self.priority and not -_PRIORITY_LIMIT <= self.priority <= _PRIORITY_LIMIT:
+            raise ValueError(f"priority {self.priority} is outside ±{_PRIORITY_LIMIT}")
+        for name in ("meta", "cb_kwargs"):
+            if getattr(self, name) is None:
+                force_setattr(self, name, {})
+        for name, normalized in _NORMALIZED.items():
+            value = getattr(self, name)
+            if value is not None:
+                force_setattr(self, name, normalized(value))
+        if self.body is not None or self.data is not None or self.json is not None:
+            self._check_body()
+
+    def _check_url(self) -> None:
+        url = str(self.url)
+        if self.params:
+            url = urls.encode_query(url, self.params)
+        if not self.encoded:
+            url = urls.normalize(url)
+        force_setattr(self, "url", url)
+        force_setattr(self, "params", None)
+
+    def _check_body(self) -> None:
+        if sum(part is not None for part in (self.body, self.data, self.json)) > 1:
+            raise ValueError("give one of body, data and json")
+        if isinstance(self.data, Mapping):
+            force_setattr(self, "data", list(self.data.items()))
+
+    @property
+    def dedup_url(self) -> str:
+        """What is compared to find duplicates: `key`, or the URL with its query sorted."""
+        return f"key:{self.key}" if self.key is not None else urls.canonical(self.url)
+
+    @property
+    def dedup_body(self) -> bytes:
+        """The body's share in the comparison; empty for a request without one."""
+        if self.key is not None:
+            return b""
+        if self.body is not None:
+            return self.body
+        given = self.data if self.data is not None else self.json
+        if given is None:
+            return b""
+        try:
+            return _ENCODER.encode(_pack(given, None))
+        except (TypeError, NotStorable):
+            return repr(given).encode()
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that are equal for equal requests, in this crawl and every other.
+
+        The frontier compares 64 bits keyed per crawl instead; see `crawler.url.Fingerprinter`.
+        """
+        parts = (self.method, self.dedup_url, self.dedup_body, self.session)
+        return hashlib.blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
+
+    def replace(self, **changes: Any) -> Request:
+        """A copy with these fields changed; `callback` and `url` among them."""
+        return msgspec.structs.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {urls.redact(self.url)}>"
+
+
+class RequestCodec:
+    """Requests to bytes and back, as a closed schema.
+
+    `item_types` are the item classes of the spider's module by qualified name: instances of them may travel in `meta`
+    and `cb_kwargs`. `encode` raises `NotStorable` for anything else that is not a plain value.
+    """
+
+    def __init__(self, item_types: Mapping[str, type] | None = None) -> None:
+        self._item_types = dict(item_types or {})
+        self._decoder = msgspec.msgpack.Decoder(Request, ext_hook=self._unpack)
+        self._values = msgspec.msgpack.Decoder(ext_hook=self._unpack)
+
+    def encode(self, request: Request) -> bytes:
+        changes: dict[str, Any] = {}
+        try:
+            for field in ("meta", "cb_kwargs", "data", "json"):
+                value = getattr(request, field)
+                if value and type(value) is not bytes and type(value) is not str:
+                    packed = _pack(value, self._item_types)
+                    if packed is not value:
+                        changes[field] = packed
+            if request.depth:
+                changes["depth"] = 0  # the frontier's own column
+            return _ENCODER.encode(msgspec.structs.replace(request, **changes) if changes else request)
+        except (TypeError, NotStorable) as error:
+            raise NotStorable(
+                f"{request!r} cannot wait in the frontier: {error}. Yield plain values, "
+                "or fetch it inline with `await self.fetch(request)`"
+            ) from error
+
+    def decode(self, record: bytes, depth: int = 0) -> Request:
+        """Raises ValueError for a record that is not a request."""
+        try:
+            request = self._decoder.decode(record)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"not a stored request: {error}") from error
+        if depth:
+            force_setattr(request, "depth", depth)
+        if type(request.data) is dict:
+            force_setattr(request, "data", FilePath(request.data["path"]))
+        return request
+
+    def _unpack(self, code: int, data: memoryview) -> Any:
+        kind = _KINDS.get(code)
+        if kind is not None:
+            return kind(self._values.decode(data))
+        if code == _ITEM:
+            name, fields = self._values.decode(data)
+            cls = self._item_types.get(name)
+            if cls is None:
+                raise ValueError(f"the spider's module has no item class {name!r}")
+            return _restore(cls, fields)
+        raise ValueError(f"unknown extension {code}")
+
+
+# -- values in meta, cb_kwargs and bodies ----------------------------------------------------------------------------
+
+
+def _encode_unknown(value: Any) -> Any:
+    if isinstance(value, CIMultiDictProxy):
+        return list(value.items())
+    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_unknown)
+_ITEM = 1
+_KINDS: dict[int, Callable[[Any], Any]] = {
+    2: tuple,
+    3: set,
+    4: frozenset,
+    5: dt.datetime.fromisoformat,
+    6: dt.date.fromisoformat,
+    7: decimal.Decimal,
+    8: uuid.UUID,
+    9: Path,
+    10: int,
+}
+_PLAIN = (str, int, float, bytes, bool, type(None))
+
+
+def _pack(value: Any, item_types: Mapping[str, type] | None) -> Any:
+    """`value` with everything msgpack would change on the way wrapped in an extension; itself where nothing is."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value if kind is not int or -(2**63) <= value < 2**64 else _ext(10, str(value))
+    if kind is dict:
+        return {_key(k): _pack(v, item_types) for k, v in value.items()}
+    if kind is list:
+        return [_pack(v, item_types) for v in value]
+    if kind in (tuple, set, frozenset):
+        code = 2 if kind is tuple else 3 if kind is set else 4
+        return _ext(code, [_pack(v, item_types) for v in value])
+    if kind in (dt.datetime, dt.date):
+        return _ext(5 if kind is dt.datetime else 6, value.isoformat())
+    if kind is decimal.Decimal or kind is uuid.UUID or isinstance(value, Path):
+        return _ext(7 if kind is decimal.Decimal else 8 if kind is uuid.UUID else 9, str(value))
+    if kind is FilePath:
+        return {"type": "file", "path": value.path}
+    if is_item(value):
+        return _pack_item(value, item_types)
+    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
+
+
+def _pack_item(value: Any, item_types: Mapping[str, type] | None) -> Any:
+    name = type(value).__qualname__
+    if item_types is not None and item_types.get(name) is not type(value):
+        raise NotStorable(
+            f"it holds a {type_name(value)}, whose class the spider's module does not have at its top level"
+        )
+    plain = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else as_dict(value)
+    fields = {k: _pack(v, item_types) for k, v in plain.items()}
+    return _ext(_ITEM, [name, fields])
+
+
+def _ext(code: int, value: Any) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(code, _ENCODER.encode(value))
+
+
+def _key(key: Any) -> Any:
+    if type(key) in (str, int):
+        return key
+    raise NotStorable(f"it holds a dict with a key of type {type_name(key)}")
+
+
+def _restore(cls: type, fields: dict[str, Any]) -> Any:
+    """An item as it was, without running its constructor's checks again."""
+    construct = getattr(cls, "model_construct", None)
+    if construct is not None:
+        return construct(**fields)
+    if issubclass(cls, msgspec.Struct):
+        return cls(**fields)
+    item = cls.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(item, name, value)
+    return item
+
+
+# -- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _method_name(callback: Any) -> str:
+    if isinstance(callback, str):
+        return callback
+    owner = getattr(callback, "__self__", None)
+    name = getattr(callback, "__name__", "")
+    if owner is None or not name or getattr(owner, name, None) != callback:
+        raise TypeError(f"a callback is a method of the spider or its name, not {callback!r}: it is stored as a name")
+    return cast("str", name)
+
+
+def _checked_method(method: str) -> str:
+    if not method or not _TOKEN_CHARACTERS.issuperset(method):
+        raise ValueError(f"{method!r} is not an HTTP method (RFC 9110, section 9.1: a token)")
+    return method.upper()
+
+
+def _header_map(headers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> CIMultiDictProxy[str]:
+    if type(headers) is CIMultiDictProxy:
+        return headers if headers else NO_HEADERS
+    items = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = [(str(name), str(value)) for name, value in items]
+    for name, value in pairs:
+        if not name or not _TOKEN_CHARACTERS.issuperset(name):
+            raise ValueError(f"{name!r} is not a header name (RFC 9110, section 5.1: a token)")
+        if "\r" in value or "\n" in value or "\0" in value:
+            raise ValueError(f"the value of header {name} holds a CR, LF or NUL")
+    return CIMultiDictProxy(CIMultiDict(pairs)) if pairs else NO_HEADERS
+
+
+def _timeout(timeout: Any) -> float | Timeout:
+    if isinstance(timeout, bool):
+        raise TypeError("timeout is a number of seconds or an aiohttp.ClientTimeout")
+    if isinstance(timeout, (int, float)):
+        if timeout < 0:
+            raise ValueError(f"timeout {timeout} is negative")
+        return timeout
+    if isinstance(timeout, Timeout):
+        return timeout
+    if isinstance(timeout, (list, tuple)):  # as it comes out of a record
+        return Timeout(*timeout)
+    names = Timeout.__struct_fields__
+    if all(hasattr(timeout, name) for name in names):
+        return Timeout(*(getattr(timeout, name) for name in names))
+    raise TypeError(f"timeout is a number of seconds or an aiohttp.ClientTimeout, not a {type_name(timeout)}")
+
+
+def _aware(not_before: float | dt.datetime) -> float | dt.datetime:
+    if isinstance(not_before, dt.datetime) and not_before.tzinfo is None:
+        raise ValueError("not_before needs a datetime with a time zone: datetime.now(UTC) + …")
+    return not_before
+
+
+def _as_bytes(body: bytes | str) -> bytes:
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def _ok_status(given: Any) -> list[int | str]:
+    if isinstance(given, (int, str)):
+        return [given]
+    return [status for status in given if isinstance(status, (int, str))]
+
+
+def _credentials(given: Any) -> tuple[str, str]:
+    login = getattr(given, "login", None)
+    if login is not None:  # aiohttp.BasicAuth
+        return str(login), str(given.password)
+    user, password = given
+    return str(user), str(password)
+
+
+_NORMALIZED: dict[str, Callable[[Any], Any]] = {
+    "callback": _method_name,
+    "errback": _method_name,
+    "headers": _header_map,
+    "body": _as_bytes,
+    "timeout": _timeout,
+    "not_before": _aware,
+    "ok_status": _ok_status,
+    "proxy_auth": _credentials,
+}

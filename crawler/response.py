@@ -1,0 +1,288 @@
+"""`Response`: what came back, read lazily. Text, HTML tree and selectors are made when first asked for, and once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from crawler import encoding as encodings
+from crawler import url as urls
+from crawler.links import Links, Patterns
+from crawler.request import NO_HEADERS, Hop, Request
+from crawler.selector import Selector, SelectorList
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from http.cookies import SimpleCookie
+    from os import PathLike
+
+    import aiohttp
+    from multidict import CIMultiDictProxy
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+__all__ = ["Response", "SavedFile"]
+
+_LINK_ATTRIBUTES = {"a": "href", "area": "href", "link": "href", "base": "href"}
+
+
+class SavedFile(msgspec.Struct, frozen=True):
+    """A body on disk: where, how many bytes, and their SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Response:
+    """One answer.
+
+    `url` is where it came from after redirects, which `history` lists, oldest first. `body` is decoded from its
+    content coding; with `stream=True` it is empty and `content` is an `aiohttp.StreamReader`. `elapsed_seconds` runs
+    from sending the request to the last byte (of the headers, when streaming).
+    """
+
+    __slots__ = (
+        "_base_url",
+        "_closers",
+        "_cookies",
+        "_encoding",
+        "_html",
+        "_saver",
+        "_selector",
+        "_text",
+        "body",
+        "content",
+        "elapsed_seconds",
+        "from_cache",
+        "headers",
+        "history",
+        "http_version",
+        "ip_address",
+        "next_request",
+        "raw_headers",
+        "reason",
+        "request",
+        "status",
+        "url",
+    )
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        request: Request | None = None,
+        status: int = 200,
+        headers: CIMultiDictProxy[str] = NO_HEADERS,
+        body: bytes = b"",
+        reason: str = "",
+        raw_headers: tuple[tuple[bytes, bytes], ...] = (),
+        cookies: SimpleCookie | None = None,
+        elapsed_seconds: float = 0.0,
+        ip_address: str | None = None,
+        http_version: str = "1.1",
+        content: aiohttp.StreamReader | None = None,
+    ) -> None:
+        self.url = url
+        self.request = request if request is not None else Request(url)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.raw_headers = raw_headers
+        self.body = body
+        self.history: tuple[Hop, ...] = self.request.history
+        self.elapsed_seconds = elapsed_seconds
+        self.ip_address = ip_address
+        self.http_version = http_version
+        self.from_cache = False
+        self.content = content
+        self.next_request: Request | None = None
+        """A redirect to another host, not followed yet."""
+        self._cookies = cookies
+        self._saver: Callable[[Response, str | PathLike[str]], Awaitable[SavedFile]] | None = None
+        self._closers: list[Callable[[], None]] = []
+        self._encoding: str | None = None
+        self._text: str | None = None
+        self._html: LexborHTMLParser | None = None
+        self._selector: Selector | None = None
+        self._base_url: str | None = None
+
+    # -- the request's side ------------------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.request.meta
+
+    @property
+    def cb_kwargs(self) -> dict[str, Any]:
+        return self.request.cb_kwargs
+
+    # -- the body ----------------------------------------------------------------------------------------------------
+
+    @property
+    def cookies(self) -> SimpleCookie:
+        """Cookies that this answer set."""
+        if self._cookies is None:
+            from http.cookies import SimpleCookie
+
+            self._cookies = SimpleCookie()
+        return self._cookies
+
+    @property
+    def encoding(self) -> str:
+        """Python's name of the character encoding: byte order mark, header, `<meta>`, valid UTF-8, windows-1252."""
+        if self._encoding is None:
+            self._encoding = encodings.detect(self.body, self.headers.get("Content-Type"))
+        return self._encoding
+
+    @encoding.setter
+    def encoding(self, name: str) -> None:
+        codec = encodings.label_to_codec(name)
+        if codec is None:
+            raise ValueError(f"{name!r} is not an encoding of the WHATWG Encoding Standard")
+        self._encoding, self._text, self._html, self._selector = codec, None, None, None
+
+    @property
+    def text(self) -> str:
+        """The body as text; bytes that the encoding does not have become U+FFFD."""
+        if self._text is None:
+            self._text = encodings.decode(self.body, self.encoding)
+        return self._text
+
+    def json(self) -> Any:
+        """The body as JSON (RFC 8259). Raises ValueError that shows the content type and the first bytes."""
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            kind = self.headers.get("Content-Type", "no content type")
+            raise ValueError(f"{self.url} is not JSON ({error}); {kind}, begins {self.body[:60]!r}") from error
+
+    @property
+    def html(self) -> LexborHTMLParser:
+        """The selectolax tree, parsed at most once."""
+        if self._html is None:
+            from selectolax.lexbor import LexborHTMLParser
+
+            self._html = LexborHTMLParser(self.text)
+        return self._html
+
+    @property
+    def selector(self) -> Selector:
+        """The whole page as a `Selector`."""
+        if self._selector is None:
+            self._selector = Selector.from_html(self.html)
+        return self._selector
+
+    def css(self, query: str) -> SelectorList:
+        """Elements, or with `::text` and `::attr(name)` strings, in document order, with parsel's manners.
+
+        Raises ValueError for a selector that is not CSS."""
+        return self.selector.css(query)
+
+    def xpath(self, query: str, **variables: Any) -> SelectorList:
+        """As `css`, in XPath 1.0; needs the extra `crawler[xpath]`."""
+        return self.selector.xpath(query, **variables)
+
+    # -- links -------------------------------------------------------------------------------------------------------
+
+    @property
+    def base_url(self) -> str:
+        """What relative references are resolved against: `<base href>` where the page has one, else `url`."""
+        if self._base_url is None:
+            self._base_url = self.url
+            if b"<base" in self.body or b"<BASE" in self.body:
+                node = self.html.css_first("base[href]")
+                href = node.attributes.get("href") if node is not None else None
+                self._base_url = (href and urls.join(self.url, href)) or self.url
+        return self._base_url
+
+    def urljoin(self, ref: str) -> str:
+        """`ref` as an absolute URL. Raises `InvalidURL` (a ValueError) when it is none that a crawler fetches."""
+        joined = urls.join(self.base_url, ref)
+        return joined if joined is not None else urls.normalize(ref)
+
+    def follow(self, ref: str | Selector | LexborNode, callback: Any = None, **request: Any) -> Request:
+        """A `Request` for one link: a reference, or the selector of an element that has one (`a`, `link`, `img`,
+        ...)."""
+        reference = ref if isinstance(ref, str) else _reference(ref)
+        if reference is None:
+            raise ValueError(f"{ref!r} has no href or src to follow")
+        return Request(self.urljoin(reference), callback, **request)
+
+    def follow_all(
+        self,
+        links: str | Iterable[Any] = "a[href]",
+        callback: Any = None,
+        *,
+        css: str | None = None,
+        allow: Patterns = (),
+        deny: Patterns = (),
+        **request: Any,
+    ) -> Links:
+        """A batch of links, to be yielded whole or iterated.
+
+        `links` is a CSS selector, selectors, or URLs; `css=` is Scrapy's spelling of the first. `allow` and `deny` are
+        regular expressions searched in the absolute URL. Links that are not http(s), and fragments of this page,
+        drop out.
+        """
+        if css is not None:
+            links = css
+        references = self._references(links) if isinstance(links, str) else _all_references(links)
+        return Links(self.base_url, references, callback, allow=allow, deny=deny, options=request)
+
+    def links(self, css: str = "a[href]") -> list[str]:
+        """The absolute http(s) URLs of these elements, each once, in document order."""
+        return self.follow_all(css).urls()
+
+    def _references(self, query: str) -> list[str]:
+        if "::" in query:
+            return [text for text in self.css(query).getall() if text]
+        return _all_references(self.html.css(query))
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    async def save(self, path: str | PathLike[str]) -> SavedFile:
+        """Stream the body to `path`: a temporary file beside it, `http.max_file_bytes` kept, SHA-256 taken on the way,
+        then an atomic rename. Works on any response; a body already read is written.
+
+        Raises `BodyError` when it is too large or cut short (nothing is left behind), `OutputError` when the disk
+        fails.
+        """
+        if self._saver is None:
+            raise RuntimeError("a response that was not downloaded cannot be saved")
+        return await self._saver(self, path)
+
+    def close(self) -> None:
+        """Give up a stream; its connection is closed. The crawler does so itself when the callback ends."""
+        while self._closers:
+            self._closers.pop()()
+
+    def on_close(self, closer: Callable[[], None]) -> None:
+        """Run this when the response is closed, last come first."""
+        self._closers.append(closer)
+
+    async def __aenter__(self) -> Response:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {urls.redact(self.url)}>"
+
+
+def _reference(node: Any) -> str | None:
+    """The address an element points to: `href` of links, else `src`; the text of an attribute selector itself."""
+    if isinstance(node, str):
+        return node
+    if isinstance(node, Selector):
+        if isinstance(node.root, str):
+            return node.root
+        node = node.root
+    attributes = node.attributes
+    found = attributes.get(_LINK_ATTRIBUTES.get(node.tag, "src"))
+    return found if isinstance(found, str) else None
+
+
+def _all_references(nodes: Iterable[Any]) -> list[str]:
+    return [reference for node in nodes if (reference := _reference(node)) is not None]

@@ -1,0 +1,62 @@
+"""Running a crawl as the main thing of a process: its own loop, and signals that stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from typing import Any
+
+    from crawler.assemble import Crawl, Result
+    from crawler.engine import Engine
+
+__all__ = ["run_in_loop", "run_until_stopped", "stops_on_signals"]
+
+logger = logging.getLogger("crawler.job")
+_T = TypeVar("_T")
+
+
+def run_until_stopped(crawl: Crawl) -> Result:
+    """Open, run and close a crawl. SIGINT or SIGTERM drains it, a second one stops it at once."""
+
+    async def main() -> Result:
+        async with crawl, stops_on_signals(crawl.engine):
+            return await crawl.run()
+
+    return run_in_loop(main())
+
+
+def run_in_loop(main: Coroutine[Any, Any, _T]) -> _T:
+    """`asyncio.run` on uvloop where that is installed (extra `speed`)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+@asynccontextmanager
+async def stops_on_signals(engine: Engine) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    stop: list[Callable[[], None]] = [lambda: engine.stop("interrupted"), engine.abort]
+
+    def on_signal(number: signal.Signals) -> None:
+        if len(stop) == 2:
+            logger.warning("%s: finishing what is in flight; once more to stop at once", number.name)
+        stop[0]()
+        del stop[: len(stop) - 1]
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    for number in handled:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,185 @@
+"""`Spider`, what people subclass."""
+
+from __future__ import annotations
+
+import logging
+import typing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import msgspec
+
+from crawler.errors import BlockedError, CrawlerError, FetchError, SettingsError
+from crawler.request import Request
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from crawler.contracts import Middleware
+    from crawler.response import Response
+
+__all__ = ["Failure", "Services", "Spider"]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What an errback gets: a request that did not end in its callback.
+
+    `reason` is a stable word (`"status_404"`, `"connect_refused"`, `"callback_error"`, ...); `error` the exception;
+    `response` the answer where there was one; `attempts` how often it was sent.
+    """
+
+    request: Request
+    reason: str
+    error: Exception
+    response: Response | None = None
+    attempts: int = 1
+
+    @property
+    def value(self) -> Exception:
+        """Scrapy's word for `error`."""
+        return self.error
+
+    def check(self, *types: type[Exception]) -> type[Exception] | None:
+        """The first of these types that the error is an instance of, as Scrapy's `failure.check`."""
+        return next((kind for kind in types if isinstance(self.error, kind)), None)
+
+    def __repr__(self) -> str:
+        return f"<Failure {self.reason} {self.request!r}>"
+
+
+class Services(Protocol):
+    """What a running crawl lends its spider."""
+
+    stats: Any
+    logger: logging.Logger
+    settings: Any
+    job: Any
+
+    async def fetch(self, request: Request) -> Response: ...
+
+    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]: ...
+
+
+class Spider:
+    """A crawl's own part: where it starts and what it does with each page.
+
+    Subclass it, give it a `name`, and define `parse(response)`. Keyword arguments (`-a name=value`) become attributes;
+    one that the class annotates is converted to its type, and a wrong value is a `SettingsError`.
+    """
+
+    name: ClassVar[str] = ""
+    start_urls: Sequence[str] = ()
+    """Where the default `start()` begins."""
+    allowed_domains: Sequence[str] = ()
+    """Hosts to stay on; a domain covers its subdomains. Empty: no limit."""
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings for this spider, nested as in the settings file; environment and command line override them."""
+    pipelines: Sequence[Any] = ()
+    """Objects (or classes, made without arguments) with `process_item(item, spider)`, in order."""
+    middlewares: Sequence[Middleware] = ()
+    """Functions `async (request, fetch) -> Response`; the first is outermost."""
+
+    _services: Services | None = None
+
+    def __init__(self, **arguments: Any) -> None:
+        hints = _annotations(type(self)) if arguments else {}
+        for name, value in arguments.items():
+            setattr(self, name, _converted(self.name, name, value, hints))
+
+    # -- for subclasses to define ------------------------------------------------------------------------------------
+
+    async def start(self) -> AsyncIterator[Any]:
+        """The first requests (and items, if there are any). Default: one request for each of `start_urls`."""
+        if isinstance(self.start_urls, str):
+            raise CrawlerError(f"start_urls of spider {self.name!r} is a string; it must be a list of URLs")
+        for url in self.start_urls:
+            yield self.request(url)
+
+    def parse(self, response: Response) -> Any:
+        """The default callback: items, requests, what `follow_all` returns, or None."""
+        raise NotImplementedError(
+            f"spider {self.name!r} needs a method parse(self, response), or callbacks on its requests"
+        )
+
+    def failed(self, failure: Failure) -> Any:
+        """The default errback: logs what the network did (a callback's exception is logged already). May give what a
+        callback may."""
+        if isinstance(failure.error, BlockedError):  # counted, and nothing is wrong
+            self.logger.debug("%s: %s", failure.reason, failure.error)
+        elif isinstance(failure.error, FetchError):
+            self.logger.warning("%s: %s", failure.reason, failure.error)
+
+    async def opened(self) -> None:
+        """Runs before the first request."""
+
+    async def closed(self, reason: str) -> None:
+        """Runs after the last page; `reason` as in `stats.json`."""
+
+    # -- for subclasses to call --------------------------------------------------------------------------------------
+
+    def request(self, url: str, callback: Any = None, **options: Any) -> Request:
+        """A `Request` with this spider's callback; takes all of `Request`'s arguments."""
+        return Request(url, callback, **options)
+
+    async def fetch(self, request: str | Request) -> Response:
+        """Fetch inline, with the crawl's politeness, limits, cookies and middlewares; any status comes back.
+
+        Takes everything, bodies that cannot be stored too. Raises `FetchError`.
+        """
+        return await self._running().fetch(Request(request) if isinstance(request, str) else request)
+
+    def websocket(self, url: str | Request, **options: Any) -> AbstractAsyncContextManager[Any]:
+        """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse` from the crawl's own session."""
+        return self._running().websocket(Request(url) if isinstance(url, str) else url, **options)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Writes to the console and to the job's `crawl.log`."""
+        return logging.getLogger(f"crawler.spider.{self.name}")
+
+    @property
+    def stats(self) -> Any:
+        """The crawl's counters: `self.stats.count("my_counter")`; they end up in `stats.json` under `custom`."""
+        return self._running().stats
+
+    @property
+    def job(self) -> Any:
+        """The job folder as a `Path`, or None for a crawl without one."""
+        return self._running().job
+
+    def _running(self) -> Services:
+        if self._services is None:
+            raise RuntimeError(f"spider {self.name!r} is not running: this works inside a crawl only")
+        return self._services
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:  # a name that only exists for type checkers: convert nothing rather than fail
+        return {}
+
+
+def _converted(spider: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:
+    kind = hints.get(name)
+    if kind is None or not isinstance(value, str):
+        return value
+    if typing.get_origin(kind) is ClassVar:
+        (kind,) = typing.get_args(kind)
+    origin = typing.get_origin(kind) or kind
+    given: Any = value
+    if isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str:
+        given = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise SettingsError(
+            f"argument {name} of spider {spider!r}: {value!r} is not {_named(kind)} ({error})"
+        ) from error
+
+
+def _named(kind: Any) -> str:
+    return getattr(kind, "__name__", None) or str(kind)

@@ -1,0 +1,121 @@
+"""The crawl's counters, and `stats.json`.
+
+Counting is a plain attribute increment; everything that is shown anywhere (the live line, the summary, `stats.json`,
+tests) reads one `snapshot()`. The counters are committed with each epoch, so a crawl that was killed adds up over
+its runs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Stats", "write_json"]
+
+
+class Totals(msgspec.Struct):
+    """What is committed: plain sums over all runs of the job."""
+
+    requests: int = 0
+    """Sent to a server, retries and redirects included."""
+    responses: int = 0
+    pages: int = 0
+    """Responses handed to a callback."""
+    items: int = 0
+    items_dropped: int = 0
+    errors: int = 0
+    retries: int = 0
+    redirects: int = 0
+    bytes: int = 0
+    duplicates: int = 0
+    offsite: int = 0
+    robots_denied: int = 0
+    blocked: int = 0
+    depth_max: int = 0
+    status: dict[str, int] = {}
+    failures: dict[str, int] = {}
+    custom: dict[str, int] = {}
+    elapsed_seconds: float = 0.0
+    started_at: float = 0.0
+
+
+class Stats:
+    """`spider` is the name shown; `totals` what earlier runs of the job committed.
+
+    `stats.total` is the sums; change them by attribute. `count(name)` is for the user's own counters.
+    """
+
+    def __init__(self, spider: str, now: float, totals: Totals | None = None) -> None:
+        self.spider = spider
+        self.total = totals if totals is not None else Totals(started_at=now)
+        self.reason = "running"
+        self.finished_at: float | None = None
+        self.hosts = 0
+        self._run_started = now
+        self._earlier_seconds = self.total.elapsed_seconds
+        self.status: Counter[int] = Counter({int(status): count for status, count in self.total.status.items()})
+        self.failures: Counter[str] = Counter(self.total.failures)
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter of the user's own; shown under `custom` in `stats.json`."""
+        self.total.custom[name] = self.total.custom.get(name, 0) + by
+
+    def failed(self, reason: str) -> None:
+        """One request or page given up, for this reason."""
+        self.total.errors += 1
+        self.failures[reason] += 1
+
+    def elapsed(self, now: float) -> float:
+        """Seconds of crawling over all runs of the job."""
+        return self._earlier_seconds + now - self._run_started
+
+    def encode(self, now: float) -> bytes:
+        """The sums, to be committed with the epoch."""
+        self._settle(now)
+        return msgspec.msgpack.encode(self.total)
+
+    @classmethod
+    def decode(cls, spider: str, now: float, saved: bytes | None) -> Stats:
+        return cls(spider, now, None if saved is None else msgspec.msgpack.decode(saved, type=Totals))
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """The content of `stats.json`."""
+        self._settle(now)
+        sums = msgspec.structs.asdict(self.total)
+        started = sums.pop("started_at")
+        return {
+            "spider": self.spider,
+            "reason": self.reason,
+            "started_at": _iso(started),
+            "finished_at": None if self.finished_at is None else _iso(self.finished_at),
+            "elapsed_seconds": round(sums.pop("elapsed_seconds"), 3),
+            **sums,
+            "hosts": self.hosts,
+        }
+
+    def _settle(self, now: float) -> None:
+        self.total.elapsed_seconds = self.elapsed(now)
+        self.total.status = {str(status): count for status, count in sorted(self.status.items())}
+        self.total.failures = dict(sorted(self.failures.items()))
+
+    def __repr__(self) -> str:
+        total = self.total
+        return f"<Stats {self.reason} pages={total.pages} items={total.items} errors={total.errors}>"
+
+
+def write_json(path: Path, snapshot: dict[str, Any]) -> None:
+    """Replace `path` atomically: a reader sees the old file or the new one, whole."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(snapshot), indent=2) + b"\n")
+    os.replace(temporary, path)
+
+
+def _iso(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

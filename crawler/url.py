@@ -1,0 +1,478 @@
+"""URLs, as strings.
+
+A page of sixty links costs sixty of everything below, and nine of ten links are known already, so nothing here builds a
+URL object. What a URL means is the WHATWG URL Standard (https://url.spec.whatwg.org/), the rules of browsers, and two
+builds of one parser say it: `can_ada` is quick, `ada_url` newer. They differ in two places that a page can reach, the
+tables for international host names and a `^` in a path; there the newer one is asked (`_parse`). Where both are known
+to agree the quick answer stands.
+
+`Joiner` goes one step further. Most links are a path of ordinary characters, and a parser would copy such a path as it
+stands behind the host or the folder of the page. `Joiner.join` recognises just those: no character that the parser
+escapes, drops or reads as more than a `/` or `?` (`_PLAIN`), and no segment that begins with a dot, plain or as `%2e`,
+since only such a segment can be `.` or `..`. Everything else is put together as a whole URL, in the order of the
+Standard's "scheme", "relative" and "relative slash" states, and parsed.
+
+Four forms of a URL occur in a crawl:
+
+    as written      what a page or a user gave
+    normalised      `normalize`, `join`: what WHATWG makes of it, without fragment; this is sent
+    canonical       `canonical`: for comparing only; the order of parameters and needless escapes do not count
+    fingerprint     `Fingerprinter`: 64 bits of the canonical form, for remembering
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import isfinite
+from operator import index
+from typing import Final, SupportsIndex, TypeAlias
+
+from can_ada import parse as _parse_quickly
+
+from crawler.errors import InvalidURL
+
+__all__ = [
+    "Fingerprinter",
+    "Joiner",
+    "Params",
+    "canonical",
+    "encode_query",
+    "host_key",
+    "hostname",
+    "in_domains",
+    "is_same_origin",
+    "join",
+    "normalize",
+    "origin",
+    "redact",
+]
+
+_Value: TypeAlias = str | float | SupportsIndex
+Params: TypeAlias = Mapping[str, _Value | Sequence[_Value]] | Sequence[tuple[str, _Value]] | str
+"""Query parameters as aiohttp takes them; see `encode_query`."""
+
+_HTTP = ("http://", "https://")
+_PORTS: Final = {"http:": "80", "https:": "443"}
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""RFC 3986, 2.3."""
+_SHOWN_CHARS = 200
+"""Of a refused URL in a message: enough to recognise it, and a data: URL does not fill the log."""
+
+# -- the parser --------------------------------------------------------------------------------------------------------
+
+_C0_AND_SPACE: Final = "".join(map(chr, range(0x21)))
+_TAB_OR_NEWLINE: Final = str.maketrans("", "", "\t\n\r")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+
+
+def _parse(text: str) -> str | None:
+    """The WHATWG serialisation without fragment of an absolute http(s) URL, or None."""
+    try:
+        href: str = _parse_quickly(text).href
+    except (ValueError, TypeError):  # TypeError: lone surrogates, which have no UTF-8
+        return _parse_odd(text)
+    if "^" in href or "xn--" in href or not text.isascii():
+        return _parse_odd(text)
+    return _without_fragment(href) if href.startswith(_HTTP) else None
+
+
+def _parse_below(text: str) -> str | None:
+    """The same for a text that begins with scheme and host of a normalised URL."""
+    try:
+        href: str = _parse_quickly(text).href
+    except (ValueError, TypeError):
+        return _parse_odd(text)
+    return _without_fragment(href) if "^" not in href else _parse_odd(text)
+
+
+def _parse_odd(text: str) -> str | None:
+    from ada_url import normalize_url
+
+    try:
+        href: str = normalize_url(_well_formed(text))
+    except ValueError:
+        return None
+    return _without_fragment(href) if href.startswith(_HTTP) else None
+
+
+def _without_fragment(href: str) -> str:
+    return href[: href.index("#")] if "#" in href else href
+
+
+def _well_formed(text: str) -> str:
+    """As WebIDL's USVString: a surrogate pair is its character, a lone surrogate is U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _cleaned(text: str) -> str:
+    """The first two steps of the "basic URL parser": strip C0 controls and spaces, drop tabs and newlines."""
+    stripped = text.strip(_C0_AND_SPACE)
+    return stripped if stripped.isprintable() else stripped.translate(_TAB_OR_NEWLINE)
+
+
+def normalize(url: str) -> str:
+    """The absolute http(s) URL as the WHATWG URL Standard serialises it, without fragment, which is never sent.
+
+    ASCII only, scheme and host in lower case, default port dropped, dot segments resolved, userinfo kept. Idempotent.
+    Raises `InvalidURL` where the Standard sees a failure, and for other schemes; `TypeError` for what is not a str.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL must be str, not {type(url).__name__}")
+    href = _parse(url)
+    if href is None:
+        raise InvalidURL(f"{_why_refused(url)}: {_shown(url)}")
+    return href
+
+
+_NO_HOST = re.compile(r"[/\\]*+(?:[^/\\?#]*@)?(?::\d*)?(?:[/\\?#]|\Z)")
+
+
+def _why_refused(url: str) -> str:
+    text = _cleaned(url)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return "no scheme (http:// or https://) in URL"
+    if scheme[1].lower() not in ("http", "https"):
+        return "not an http(s) URL"
+    if _NO_HOST.match(text, scheme.end()):
+        return "no host in URL"
+    return "invalid URL"
+
+
+def _shown(url: str) -> str:
+    """For a message. What makes a URL invalid may be a `/` or `#` in its password, so all before the last `@` goes."""
+    shown = _UP_TO_LAST_AT.sub(_HIDDEN, url)
+    return repr(shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "…")
+
+
+# -- joining -----------------------------------------------------------------------------------------------------------
+
+# "/" for each byte that the parser may not keep as it is in the path and in the query of an http(s) URL, "0" for the
+# others, so that `isdigit` tells whether all are plain. Three calls into C; a regular expression takes twice as long.
+_PLAIN: Final = bytes(
+    ord("0") if chr(code) in _UNRESERVED or chr(code) in "!$&()*+,;=:@%/?" else ord("/") for code in range(256)
+)
+
+
+class Joiner:
+    """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest.
+
+    `base`: an absolute http(s) URL, normalised or not. Raises `InvalidURL` for another.
+    """
+
+    __slots__ = ("_directory", "_page", "_resource", "_root", "_root_slash", "_scheme")
+
+    def __init__(self, base: str) -> None:
+        self._page: Final = normalize(base)
+        self._scheme: Final = self._page[: self._page.index(":")]
+        self._resource: Final = self._page.partition("?")[0]
+        slash = self._page.index("/", len(self._scheme) + 3)
+        self._root: Final = self._page[:slash]
+        self._root_slash: Final = self._page[: slash + 1]
+        self._directory: Final = self._resource[: self._resource.rindex("/") + 1]
+
+    def join(self, ref: str) -> str | None:
+        """The absolute http(s) URL without fragment, or None where `ref` is invalid or has another scheme.
+
+        A reference to the same document (`""`, `"#top"`) gives the base. Raises nothing, whatever the string.
+        """
+        plain = ref[: ref.index("#")] if "#" in ref else ref
+        if not plain:
+            return self._page
+        if not (plain.isascii() and plain.encode().translate(_PLAIN).isdigit()):
+            return self._parsed(ref)
+        first = plain[0]
+        if first == "/" and "//" not in plain:
+            url = self._root + plain
+        elif first == "?":
+            url = self._resource + plain
+        elif first != "/" and ":" not in plain:  # a colon may end a scheme
+            url = self._directory + plain
+        elif plain.startswith(self._root_slash):
+            url = plain
+        else:
+            return self._parsed(ref)
+        return _parse_below(url) if "/." in url or "/%2" in url else url
+
+    __call__ = join
+
+    def many(self, refs: Iterable[str]) -> list[str | None]:
+        """`join` for each, in their order."""
+        join = self.join  # on CPython 3.11 a call of the object costs four calls of a method
+        return [join(ref) for ref in refs]
+
+    def _parsed(self, ref: str) -> str | None:
+        """The "scheme", "relative" and "relative slash" states of the Standard, for a special base."""
+        if ref.startswith(_HTTP):
+            return _parse(ref)
+        text = _cleaned(ref)
+        first = text[:1]
+        if first.isalpha() and (scheme := _SCHEME.match(text)):
+            named = scheme[1].lower()
+            if named not in ("http", "https"):
+                return None
+            if named != self._scheme:
+                return _parse(text)
+            text = text[scheme.end() :]  # `http:page` under http: the scheme is said twice, what follows is relative
+            first = text[:1]
+        if first in ("#", ""):
+            return self._page
+        if first == "?":
+            return _parse_below(self._resource + text)
+        if first not in "/\\":
+            return _parse_below(self._directory + text)
+        if text[1:2] not in ("/", "\\"):
+            return _parse_below(self._root + text)
+        return _parse(f"{self._scheme}:{text}")
+
+    def __repr__(self) -> str:
+        return f"Joiner({redact(self._page)!r})"
+
+
+def join(base: str, ref: str) -> str | None:
+    """`ref` as a link on the page `base`: an absolute, normalised http(s) URL without fragment.
+
+    None where `ref` is invalid or leads elsewhere (`mailto:`, `javascript:`, `data:`, `tel:`, ...); a reference to the
+    same document gives `base` without its fragment. Raises `InvalidURL` when `base` is not an http(s) URL.
+    """
+    return Joiner(base)(ref)
+
+
+# -- comparing ---------------------------------------------------------------------------------------------------------
+
+_PLAINER: Final = {
+    f"%{high}{low}": plain if (plain := chr(int(high + low, 16))) in _UNRESERVED else f"%{high}{low}".upper()
+    for high in "0123456789ABCDEFabcdef"
+    for low in "0123456789ABCDEFabcdef"
+}
+# An escape of an unreserved character, or one with a small letter. Not one that follows a stray `%` or `%4`: decoded,
+# it would complete an escape that was never there.
+_ESCAPE: Final = re.compile(
+    r"(?<!%)(?<!%[0-9A-Fa-f])"
+    r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E|[0-9A-Fa-f][a-f]|[a-f][0-9A-F])"
+)
+
+
+def canonical(url: str) -> str:
+    """The form in which two normalised URLs are compared; never sent. Idempotent.
+
+    No fragment; escapes of unreserved characters decoded and the others in upper case (RFC 3986, 6.2.2.1 and 6.2.2.2);
+    query pieces between `&` in the order of their names, those of one name in their own order, repeats kept; an empty
+    query is none. `url` is one that `normalize` or `join` gave.
+    """
+    if "#" in url:
+        url = url[: url.index("#")]
+    if "%" in url:
+        url = _ESCAPE.sub(_plainer, url)
+    if "?" in url:
+        resource, _, query = url.partition("?")
+        if not query:
+            return resource
+        if "&" in query:
+            return f"{resource}?{'&'.join(sorted(query.split('&'), key=_parameter_name))}"
+    return url
+
+
+def _plainer(escape: re.Match[str]) -> str:
+    return _PLAINER[escape[0]]
+
+
+def _parameter_name(piece: str) -> str:
+    return piece.partition("=")[0]
+
+
+class Fingerprinter:
+    """64-bit fingerprints of requests: BLAKE2b keyed with `key` (1 to 64 bytes, secret, random per crawl), so that no
+    site can craft two URLs that pass for one. Raises `ValueError` for a key of another length.
+    """
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, key: bytes) -> None:
+        from hashlib import blake2b  # loads OpenSSL
+
+        if not key:
+            raise ValueError("the key of a Fingerprinter must not be empty")
+        self._keyed: Final = blake2b(digest_size=8, key=key)
+
+    def __call__(self, canonical_url: str, method: str = "GET", body: bytes = b"", session: str | None = None) -> int:
+        """0 to 2**64 - 1. Methods are told apart as written; `session` None and `""` are two sessions."""
+        digest = self._keyed.copy()
+        url = canonical_url.encode("utf-8", "surrogatepass")
+        if method == "GET" and not body and session is None:
+            digest.update(url)
+        else:
+            # 0xFF is in no UTF-8, so this equals no bare URL; each field before the body says where it ends
+            digest.update(b"\xff" + _framed(url) + _framed(method.encode("utf-8", "surrogatepass")))
+            digest.update(b"-" if session is None else _framed(session.encode("utf-8", "surrogatepass")))
+            digest.update(body)
+        return int.from_bytes(digest.digest(), "big")
+
+    def many(self, urls: Iterable[str]) -> list[int]:
+        """The fingerprints of GET requests for these canonical URLs, in their order."""
+        copy, number = self._keyed.copy, int.from_bytes
+        numbers: list[int] = []
+        for url in urls:
+            digest = copy()
+            digest.update(url.encode("utf-8", "surrogatepass"))
+            numbers.append(number(digest.digest(), "big"))
+        return numbers
+
+
+def _framed(field: bytes) -> bytes:
+    return b"%d:%b" % (len(field), field)
+
+
+# -- parts of a normalised URL -----------------------------------------------------------------------------------------
+
+
+def _split(url: str) -> tuple[str, str]:
+    """`("https:", "host:port")`, the port where it is written."""
+    parts = url.split("/", 3)
+    if len(parts) != 4 or parts[0] not in _PORTS or parts[1] or not parts[2]:
+        raise InvalidURL(f"not a normalised http(s) URL: {_shown(url)}")
+    host = parts[2]
+    return parts[0], (host[host.rindex("@") + 1 :] if "@" in host else host)
+
+
+def host_key(url: str) -> str:
+    """Host and port of a normalised URL, the unit of politeness: `"example.com:443"`, `"[::1]:80"`.
+
+    Without scheme and userinfo; the port is the scheme's default where the URL names none. Like the other functions for
+    parts it cuts the string and does not parse again; `InvalidURL` for what is plainly not normalised.
+    """
+    scheme, host = _split(url)
+    return host if ":" in host and host[-1] != "]" else f"{host}:{_PORTS[scheme]}"
+
+
+def origin(url: str) -> str:
+    """Scheme, host, and port if it is not the default, of a normalised URL: `"https://example.com"` (RFC 6454)."""
+    return "//".join(_split(url))
+
+
+def hostname(url: str) -> str:
+    """The host alone of a normalised URL, without port; an IPv6 address without its brackets."""
+    host = _split(url)[1]
+    if host.startswith("["):
+        return host[1 : host.index("]")]
+    return host.partition(":")[0]
+
+
+def is_same_origin(url: str, other: str) -> bool:
+    """Whether two normalised URLs agree in scheme, host and port; userinfo does not count."""
+    return _split(url) == _split(other)
+
+
+def in_domains(host: str, domains: frozenset[str]) -> bool:
+    """Whether `host` (as `hostname` gives it) is one of `domains` or below one. An IP address must be listed itself.
+
+    Case, a trailing dot and the spelling of international names make no difference. No domains: False.
+    """
+    listed = _as_hosts(domains)
+    if host in listed:
+        return True
+    name = host.lower().removesuffix(".").strip("[]")
+    if name in listed:
+        return True
+    if ":" in name or name.rpartition(".")[2].isdigit():
+        return False
+    while (dot := name.find(".")) != -1:
+        name = name[dot + 1 :]
+        if name in listed:
+            return True
+    return False
+
+
+@lru_cache(maxsize=256)  # a crawl has a handful of these sets and asks for every link
+def _as_hosts(domains: frozenset[str]) -> frozenset[str]:
+    return frozenset(_as_host(domain) for domain in domains)
+
+
+def _as_host(domain: str) -> str:
+    name = domain.strip(".")
+    href = None if set(name) & set("/\\?#@") else _parse(f"http://{name}/")
+    return hostname(href).removesuffix(".") if href else name.lower()
+
+
+# -- for logs ----------------------------------------------------------------------------------------------------------
+
+_BEFORE_USERINFO = r"\A([\x00-\x20]*+(?:[A-Za-z][A-Za-z0-9+.\-]*+:)?+[/\\]*+)"
+_USERINFO: Final = re.compile(_BEFORE_USERINFO + r"[^/\\?#]*@")
+_UP_TO_LAST_AT: Final = re.compile(_BEFORE_USERINFO + r".*@", re.DOTALL)
+_HIDDEN = r"\1***@"
+
+
+def redact(url: str) -> str:
+    """The URL with `***` in place of user and password. Any string will do, valid or not."""
+    if "@" not in url:
+        return url
+    text, found = _USERINFO.subn(_HIDDEN, url.translate(_TAB_OR_NEWLINE))
+    return text if found else url
+
+
+# -- query parameters --------------------------------------------------------------------------------------------------
+
+_KEPT_IN_PART: Final = "?/:@!$()*,~"
+"""What yarl leaves as it is in a name or value, but for `'`, which WHATWG escapes."""
+_KEPT_IN_QUERY: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "\"#'<>")
+"""WHATWG: the complement of the special-query percent-encode set."""
+
+
+def encode_query(url: str, params: Params) -> str:
+    """`url` without fragment, with `params` behind whatever query it has.
+
+    As aiohttp's `params` (yarl's `extend_query`): a mapping, whose values may be lists or tuples of values, or a
+    sequence of pairs; values are str, int or float. They are encoded as application/x-www-form-urlencoded. A str is
+    sent as given: its escapes stay, and only what cannot stand in a query is escaped. Empty `params` add nothing.
+    Of a normalised URL the result is normalised. Raises `TypeError` for a name that is not a str and for a value of
+    another type, bool among them; `ValueError` for a float that is not finite.
+    """
+    url = url.partition("#")[0]
+    added = _encoded(params) if params else ""
+    if not added:
+        return url
+    resource, _, query = url.partition("?")
+    if query and query[-1] != "&":
+        query += "&"
+    return f"{resource}?{query}{added}"
+
+
+def _encoded(params: Params) -> str:
+    from urllib.parse import quote, quote_plus
+
+    if isinstance(params, str):
+        return quote(_well_formed(params), safe=_KEPT_IN_QUERY)
+    return "&".join(
+        f"{quote_plus(name, safe=_KEPT_IN_PART)}={quote_plus(value, safe=_KEPT_IN_PART)}"
+        for name, value in _text_pairs(params)
+    )
+
+
+def _text_pairs(params: Params) -> Iterable[tuple[str, str]]:
+    if isinstance(params, Mapping):
+        for name, value in params.items():
+            for single in value if isinstance(value, (list, tuple)) else (value,):
+                yield _text(name, "name"), _text(single, "value")
+    elif isinstance(params, Sequence) and not isinstance(params, (str, bytes, bytearray, memoryview)):
+        for name, value in params:
+            yield _text(name, "name"), _text(value, "value")
+    else:
+        raise TypeError(f"params must be a mapping, a sequence of pairs or a str, not {type(params).__name__}")
+
+
+def _text(value: object, what: str) -> str:
+    if isinstance(value, str):
+        return _well_formed(value)
+    if what == "value":
+        if isinstance(value, float):
+            if not isfinite(value):
+                raise ValueError(f"a query parameter must be finite, not {value}")
+            return str(float(value))
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            return str(index(value))
+    raise TypeError(
+        f"the {what} of a query parameter must be str{', int or float' if what == 'value' else ''}, "
+        f"not {type(value).__name__}: {value!r}"
+    )

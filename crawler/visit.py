@@ -1,0 +1,232 @@
+"""One leased request, to its end: a page for its callback, a failure for its errback, a retry, a redirect to another
+host, or back to the frontier. Decisions are the rules' (`retry`, `politeness`, `redirect`); effects are the `Page`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from crawler import politeness
+from crawler import url as urls
+from crawler.contracts import Clock, Frontier, Lease, Verdict
+from crawler.errors import BlockedError, CrawlerError, EngineUnavailable, FetchError, StatusError
+from crawler.retry import RetryPolicy, is_repeatable, parse_retry_after
+from crawler.settings import StatusSet
+from crawler.spider import Failure, Spider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from crawler.exchange import Exchange
+    from crawler.inline import Inline
+    from crawler.page import Collector, Page
+    from crawler.politeness import HostRule
+    from crawler.request import Request
+    from crawler.response import Response
+    from crawler.settings import Settings
+    from crawler.stats import Stats
+
+__all__ = ["Visits"]
+
+logger = logging.getLogger("crawler.visit")
+
+
+class Visits:
+    """Does visits, one at a time for each worker: `await visits.visit(page, leave)`."""
+
+    def __init__(
+        self,
+        spider: Spider,
+        settings: Settings,
+        *,
+        frontier: Frontier,
+        exchange: Exchange,
+        collector: Collector,
+        inline: Inline,
+        stats: Stats,
+        clock: Clock,
+        retry: RetryPolicy,
+        rule: Callable[[str], HostRule],
+        rng: Random,
+    ) -> None:
+        self._spider = spider
+        self._settings = settings
+        self._frontier = frontier
+        self._exchange = exchange
+        self._collector = collector
+        self._inline = inline
+        self._stats = stats
+        self._clock = clock
+        self._retry = retry
+        self._rule = rule
+        self._rng = rng
+        self._delays: dict[str, float] = {}
+        """Current delay of the hosts in trouble; the others have their configured one."""
+
+    async def visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[], None]) -> None:
+        """Fill `page` with what the request causes. Calls `leave` when the host's place is free.
+
+        Raises `EngineUnavailable` and CancelledError only; then `page` must not be applied as it is.
+        """
+        try:
+            response = await self._download(page, request, lease)
+        except FetchError as error:
+            leave()
+            await self._fail(page, request, lease, error)
+            return
+        except EngineUnavailable:
+            raise
+        except Exception as error:
+            leave()
+            logger.exception("a middleware of spider %r raised on %r", self._spider.name, request)
+            await self._fail(page, request, lease, error, reason="middleware_error")
+            return
+        if response is None:
+            leave()
+            return
+        try:
+            if not request.stream:
+                leave()
+            if response.status in self._ok_status(request):
+                await self._call_back(page, lease, response)
+            else:
+                await self._fail(page, request, lease, StatusError(response.status, response.url), response)
+        finally:
+            self._inline.close_streams()
+            response.close()
+
+    # -- from the request to the response ----------------------------------------------------------------------------
+
+    async def _download(self, page: Page, request: Request, lease: Lease) -> Response | None:
+        """The response for the callback, or None when the page has come to another end."""
+        if not self._exchange.knows_robots(request):
+            # robots.txt takes this turn of the host; the request itself comes with the next.
+            await self._exchange.learn_robots(request)
+            page.verdict = Verdict.RELEASE
+            return None
+        self._exchange.admit(request)
+        try:
+            response = await self._exchange.send(request)
+        except FetchError as error:
+            self._adapt(lease.host, None, error.reason)
+            if error.retryable and self._try_again(page, request, lease, None):
+                logger.debug("%r: %s, again later", request, error)
+                return None
+            raise
+        self._adapt(lease.host, response.status, None)
+        if response.next_request is not None:
+            self._requeue(page, request, response.next_request)
+        elif response.status in self._settings.retry.http_codes and self._try_again(page, request, lease, response):
+            logger.debug("%r: status %d, again later", request, response.status)
+        else:
+            if len(response.history) > len(request.history):
+                page.reached.append((urls.host_key(response.url), self._collector.fingerprint(response.request)))
+            return response
+        response.close()
+        return None
+
+    def _try_again(self, page: Page, request: Request, lease: Lease, response: Response | None) -> bool:
+        """Put the request off, unless it was tried often enough."""
+        if not is_repeatable(request.method) and request.retry_times is None:
+            return False
+        now = self._clock.now()
+        retry_after = None if response is None else parse_retry_after(response.headers.get("Retry-After"), now)
+        wait = self._retry.wait_after(lease.attempt, self._rng, times=request.retry_times, retry_after=retry_after)
+        if retry_after is not None:
+            # The host asked for a pause, whether this request is given another try or not.
+            pause = min(retry_after, self._retry.retry_after_max_seconds)
+            self._frontier.host(lease.host, blocked_until=now + pause)
+        if wait is None:
+            return False
+        page.verdict, page.not_before = Verdict.RETRY, now + wait
+        self._stats.total.retries += 1
+        return True
+
+    def _requeue(self, page: Page, request: Request, hop: Request) -> None:
+        """A redirect to another host waits for that host's turn."""
+        if self._collector.is_known(hop):
+            self._stats.total.duplicates += 1
+        else:
+            page.entries.append(self._collector.entry(hop, request.depth)._replace(filtered=False))
+
+    def _adapt(self, host: str, status: int | None, reason: str | None) -> None:
+        rule = self._rule(host)
+        delay = self._delays.get(host, rule.delay)
+        if not rule.adaptive:
+            return
+        if politeness.is_trouble(status, reason):
+            changed = politeness.after_error(delay, rule)
+        else:
+            changed = politeness.after_success(delay, rule)
+        if changed != delay:
+            self._delays[host] = changed
+            self._frontier.host(host, delay=changed)
+        if changed == rule.delay:
+            self._delays.pop(host, None)
+
+    def _ok_status(self, request: Request) -> StatusSet:
+        return self._settings.http.ok_status if request.ok_status is None else StatusSet(request.ok_status)
+
+    # -- from the response to the effects ----------------------------------------------------------------------------
+
+    async def _call_back(self, page: Page, lease: Lease, response: Response) -> None:
+        request = response.request
+        name = request.callback or "parse"
+        seconds = self._settings.crawl.callback_timeout_seconds or None
+        page.delivered = True
+        try:
+            await self._collector.run(page, getattr(self._spider, name), response, request.cb_kwargs, seconds)
+        except EngineUnavailable:
+            raise
+        except FetchError as error:  # of an inline fetch or a stream in the callback
+            await self._fail(page, request, lease, error, response)
+        except Exception as error:
+            timed_out = isinstance(error, TimeoutError)
+            reason = "callback_timeout" if timed_out else "callback_error"
+            if isinstance(error, CrawlerError):
+                logger.error("%s of spider %r, on %r: %s", name, self._spider.name, response, error)
+            elif timed_out:
+                logger.error(
+                    "%s of spider %r, on %r, took longer than %s s", name, self._spider.name, response, seconds
+                )
+            else:
+                logger.exception("%s of spider %r raised on %r", name, self._spider.name, response)
+            await self._fail(page, request, lease, error, response, reason=reason)
+
+    async def _fail(
+        self,
+        page: Page,
+        request: Request,
+        lease: Lease,
+        error: Exception,
+        response: Response | None = None,
+        *,
+        reason: str | None = None,
+    ) -> None:
+        """To the errback, once; what it gives counts as the page's."""
+        reason = reason or str(getattr(error, "reason", "error"))
+        self._count_failure(error, reason)
+        name = request.errback or "failed"
+        failure = Failure(request, reason, error, response, lease.attempt + 1)
+        seconds = self._settings.crawl.callback_timeout_seconds or None
+        try:
+            await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
+        except EngineUnavailable:
+            raise
+        except Exception:
+            logger.exception("errback %s of spider %r raised on %r", name, self._spider.name, failure)
+            self._stats.failed("errback_error")
+
+    def _count_failure(self, error: Exception, reason: str) -> None:
+        if not isinstance(error, BlockedError):
+            self._stats.failed(reason)
+            return
+        self._stats.failures[reason] += 1
+        if reason == "robots":
+            self._stats.total.robots_denied += 1
+        elif reason == "offsite":
+            self._stats.total.offsite += 1
+        else:
+            self._stats.total.blocked += 1

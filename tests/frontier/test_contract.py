@@ -1,0 +1,278 @@
+"""What every frontier does. A new engine joins by adding itself to `opened`."""
+
+from __future__ import annotations
+
+import contextlib
+from random import Random
+
+import pytest
+
+from crawler.contracts import Entry, Outcome, Verdict
+from crawler.frontier.disk import DiskStore
+from crawler.frontier.local import LocalFrontier
+from crawler.frontier.memory import MemoryStore
+from crawler.politeness import HostRule
+
+NOW = 1_000_000.0
+PLAIN = HostRule(delay=0.0, jitter=0.0, concurrency=1000)
+
+
+@pytest.fixture(params=["memory", "disk", "disk-small-window"])
+def opened(request, tmp_path):
+    """`async with opened(...) as frontier`."""
+
+    @contextlib.asynccontextmanager
+    async def open_frontier(rule=PLAIN, order="breadth"):
+        stores = {
+            "memory": MemoryStore,
+            "disk": lambda: DiskStore(tmp_path / "frontier"),
+            "disk-small-window": lambda: DiskStore(tmp_path / "frontier", window=3),
+        }
+        frontier = LocalFrontier(stores[request.param](), rule=lambda host: rule, order=order, rng=Random(1))
+        async with frontier:
+            frontier.resume(NOW)
+            yield frontier
+
+    return open_frontier
+
+
+def entry(number, host="a.test:80", **fields):
+    return Entry(host, fields.pop("fingerprint", number), b"%d" % number, **fields)
+
+
+async def leased(frontier, want=1000, now=NOW):
+    return [int(lease.record) for lease in (await frontier.lease(want, now)).leases]
+
+
+def done(*leases):
+    return [Outcome(lease, Verdict.DONE) for lease in leases]
+
+
+# -- known once ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_entry_is_queued_once_however_often_it_is_added(opened):
+    async with opened() as frontier:
+        assert frontier.add([entry(1), entry(2), entry(1)], NOW) == 2
+        assert frontier.add([entry(2), entry(3)], NOW) == 1
+        assert await leased(frontier) == [1, 2, 3]
+        assert frontier.counts().duplicates == 2
+
+
+async def test_an_entry_stays_known_after_it_is_done(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        frontier.complete(done(lease), NOW)
+        assert frontier.seen("a.test:80", 1)
+        assert frontier.add([entry(1)], NOW) == 0
+
+
+async def test_an_unfiltered_entry_is_queued_although_it_is_known(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1)], NOW)
+        assert frontier.add([entry(1, filtered=False)], NOW) == 1
+        assert await leased(frontier) == [1, 1]
+
+
+async def test_what_is_remembered_is_known_but_not_queued(opened):
+    async with opened() as frontier:
+        assert frontier.remember("a.test:80", 7)
+        assert not frontier.remember("a.test:80", 7)
+        assert frontier.add([entry(7)], NOW) == 0
+        assert await leased(frontier) == []
+
+
+async def test_fingerprints_use_all_of_their_64_bits(opened):
+    async with opened() as frontier:
+        numbers = [0, 1, 2**63, 2**64 - 1]
+        assert frontier.add([entry(i, fingerprint=number) for i, number in enumerate(numbers)], NOW) == 4
+        assert all(frontier.seen("a.test:80", number) for number in numbers)
+        assert not frontier.seen("a.test:80", 2**62)
+
+
+# -- order ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_higher_priority_comes_first_then_first_come(opened):
+    async with opened() as frontier:
+        priorities = [0, 5, -5, 5, 2**31 - 1, -(2**31 - 1), 0]
+        frontier.add([entry(i, priority=priority) for i, priority in enumerate(priorities)], NOW)
+        assert await leased(frontier) == [4, 1, 3, 0, 6, 2, 5]
+
+
+async def test_breadth_takes_lower_depths_first(opened):
+    async with opened(order="breadth") as frontier:
+        frontier.add([entry(i, depth=depth) for i, depth in enumerate([3, 1, 2, 1, 0])], NOW)
+        assert await leased(frontier) == [4, 1, 3, 2, 0]
+
+
+async def test_depth_takes_higher_depths_first_and_siblings_in_document_order(opened):
+    async with opened(order="depth") as frontier:
+        frontier.add([entry(i, depth=depth) for i, depth in enumerate([3, 1, 2, 1, 0])], NOW)
+        assert await leased(frontier) == [0, 2, 1, 3, 4]
+
+
+async def test_order_holds_for_more_entries_than_any_window(opened):
+    async with opened() as frontier:
+        numbers = list(range(500))
+        Random(3).shuffle(numbers)
+        frontier.add([entry(number, priority=-number) for number in numbers], NOW)
+        seen = []
+        while batch := await frontier.lease(7, NOW):
+            if not batch.leases:
+                break
+            seen += [int(lease.record) for lease in batch.leases]
+            frontier.complete(done(*batch.leases), NOW)
+            if len(seen) == 70:  # urgent latecomers overtake
+                frontier.add([entry(1000 + i, priority=10) for i in range(9)], NOW)
+        assert seen == [*range(70), *range(1000, 1009), *range(70, 500)]
+
+
+async def test_a_lease_says_how_deep_and_for_the_how_manieth_time(opened):
+    async with opened(order="depth") as frontier:
+        frontier.add([entry(1, depth=4)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        assert (lease.host, lease.depth, lease.attempt) == ("a.test:80", 4, 0)
+        frontier.complete([Outcome(lease, Verdict.RETRY, NOW + 5)], NOW)
+        frontier.leave("a.test:80", NOW)
+        (again,) = (await frontier.lease(1, NOW + 5)).leases
+        assert (again.depth, again.attempt) == (4, 1)
+
+
+# -- time ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_leased_before_its_time(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1, not_before=NOW + 10), entry(2, not_before=NOW + 5), entry(3)], NOW)
+        assert await leased(frontier) == [3]
+        assert (await frontier.lease(9, NOW + 4.9)).next_due == pytest.approx(NOW + 5)
+        assert await leased(frontier, now=NOW + 5) == [2]
+        assert await leased(frontier, now=NOW + 10) == [1]
+
+
+async def test_a_released_entry_goes_back_to_its_place_with_its_attempts_unchanged(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1), entry(2)], NOW)
+        (first,) = (await frontier.lease(1, NOW)).leases
+        frontier.complete([Outcome(first, Verdict.RELEASE)], NOW)
+        frontier.leave(first.host, NOW)
+        batch = (await frontier.lease(9, NOW)).leases
+        assert [(int(lease.record), lease.attempt) for lease in batch] == [(1, 0), (2, 0)]
+
+
+async def test_a_dead_entry_is_gone_and_stays_known(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        frontier.complete([Outcome(lease, Verdict.DEAD)], NOW)
+        assert frontier.counts().queued == 0
+        assert frontier.add([entry(1)], NOW) == 0
+
+
+# -- a host's turns ------------------------------------------------------------------------------------------------------
+
+
+async def test_two_starts_at_a_host_are_a_delay_apart(opened):
+    async with opened(rule=HostRule(delay=2.0, jitter=0.0, concurrency=8)) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        batch = await frontier.lease(9, NOW + 1.9)
+        assert (list(batch.leases), batch.next_due) == ([], NOW + 2)
+        assert await leased(frontier, now=NOW + 2) == [1]
+        assert await leased(frontier, now=NOW + 4.1) == [2]
+
+
+async def test_jitter_only_adds_to_the_delay(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.5, concurrency=1000)) as frontier:
+        frontier.add([entry(i) for i in range(200)], NOW)
+        now, starts = NOW, []
+        for _ in range(200):
+            batch = await frontier.lease(9, now)
+            assert len(batch.leases) == 1
+            starts.append(now)
+            now = batch.next_due or now
+        gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+        assert 1.0 <= min(gaps) < 1.1
+        assert 1.4 < max(gaps) <= 1.5
+
+
+async def test_a_host_never_has_more_places_taken_than_it_has(opened):
+    async with opened(rule=HostRule(delay=0.0, jitter=0.0, concurrency=2)) as frontier:
+        frontier.add([entry(i) for i in range(5)], NOW)
+        batch = await frontier.lease(9, NOW)
+        assert ([int(lease.record) for lease in batch.leases], batch.next_due) == ([0, 1], None)
+        frontier.leave("a.test:80", NOW + 1)
+        assert await leased(frontier, now=NOW + 1) == [2]
+        frontier.complete(done(*batch.leases), NOW + 1)  # completing frees no place: the download's end does
+        assert await leased(frontier, now=NOW + 1) == []
+
+
+async def test_hosts_take_turns_and_the_longest_due_comes_first(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=5)) as frontier:
+        frontier.add([entry(i, host=f"h{i % 3}.test:80") for i in range(9)], NOW)
+        assert await leased(frontier, now=NOW) == [0, 1, 2]
+        assert await leased(frontier, now=NOW + 1) == [3, 4, 5]
+
+
+async def test_a_blocked_host_waits_and_others_do_not(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1, host="slow.test:80"), entry(2, host="fine.test:80")], NOW)
+        frontier.host("slow.test:80", blocked_until=NOW + 60)
+        batch = await frontier.lease(9, NOW)
+        assert ([int(lease.record) for lease in batch.leases], batch.next_due) == ([2], NOW + 60)
+        assert await leased(frontier, now=NOW + 60) == [1]
+
+
+async def test_a_longer_delay_holds_from_the_next_start_on(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=5)) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        frontier.host("a.test:80", delay=4.0)
+        assert await leased(frontier, now=NOW + 3.9) == []
+        assert await leased(frontier, now=NOW + 4) == [1]
+
+
+async def test_an_inline_request_takes_the_hosts_turn(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=2)) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        assert frontier.enter("a.test:80", NOW) == NOW + 1
+        assert frontier.enter("a.test:80", NOW) is None
+        frontier.leave("a.test:80", NOW + 1.5)
+        assert await leased(frontier, now=NOW + 1.9) == []
+        assert await leased(frontier, now=NOW + 2) == [1]
+
+
+async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(opened):
+    async with opened() as frontier:
+        assert await frontier.lease(5, NOW) == ([], None)
+        frontier.add([entry(1)], NOW)
+        batch = await frontier.lease(5, NOW)
+        assert batch.next_due is None
+
+
+# -- counts and export ---------------------------------------------------------------------------------------------------
+
+
+async def test_counts_add_up(opened):
+    async with opened() as frontier:
+        frontier.add([entry(i, host=f"h{i % 2}.test:80") for i in range(6)] + [entry(0, host="h0.test:80")], NOW)
+        frontier.add([entry(9, host="h9.test:80", not_before=NOW + 9)], NOW)
+        batch = (await frontier.lease(3, NOW)).leases
+        frontier.complete(done(batch[0]), NOW)
+        counts = frontier.counts()
+        assert (counts.queued, counts.leased, counts.completed) == (4, 2, 1)
+        assert (counts.added, counts.duplicates, counts.hosts, counts.active_hosts) == (7, 1, 3, 3)
+
+
+async def test_export_gives_everything_that_waits(opened):
+    async with opened() as frontier:
+        entries = [entry(1, priority=3, depth=2), entry(2, host="b.test:443", not_before=NOW + 50)]
+        frontier.add(entries, NOW)
+        exported = sorted([given async for given in frontier.export()], key=lambda pair: pair[0].record)
+        assert [(given._replace(not_before=round(given.not_before)), attempt) for given, attempt in exported] == [
+            (entries[0], 0),
+            (entries[1], 0),
+        ]
