@@ -237,7 +237,10 @@ class RobotsRules(Protocol):
         ...
 
     async def learn(self, url: str) -> None:
-        """Fetch the origin's robots.txt, once however many ask; afterwards `check` knows. Never raises `FetchError`."""
+        """Fetch the origin's robots.txt, once however many ask; afterwards `check` knows.
+
+        Raises `FetchError` where the host cannot be reached or its robots.txt answers 5xx: then nothing of it may be
+        fetched (RFC 9309, 2.3.1.4), and it is worth another try later."""
         ...
 
 

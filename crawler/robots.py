@@ -5,7 +5,7 @@ the most octets wins, whatever its place in the file, so rules are kept by how t
 
     /private/      a prefix    dict by prefix; a check asks once for each length that occurs, longest first
     /exact$        the path    dict by path; one question
-    /*.php?*id=    a wildcard  a list; in a large file by four octets that a matching path must hold
+    /*.php?*id=    a wildcard  a list; in a large file by up to four octets that a matching path must hold
 
 So 40,000 rules cost a URL some 20 questions, not 40,000. A wildcard is matched piece by piece with `bytes.find`,
 leftmost first: where `*` is the only operator, that never has to go back. Each rule carries its rank, twice its octets
@@ -59,7 +59,7 @@ class Robots:
     """Seconds between two requests, the longest that our group asks for; not part of the RFC."""
     sitemaps: tuple[str, ...] = ()
     """Addresses as written, in order and without repeats, of all groups."""
-    _rules: _Rules = field(default_factory=lambda: _Rules())
+    _rules: _Rules = field(default_factory=lambda: _Rules())  # noqa: PLW0108  # its class stands below
 
     @classmethod
     def parse(cls, body: bytes | str, agent: str) -> Robots:
@@ -301,9 +301,9 @@ class _Rules:
         self.prefix_lengths = tuple(sorted({len(prefix) for prefix in self.prefixes}, reverse=True))
         if len(self.wildcards) > _FEW_WILDCARDS:
             self._index_wildcards()
-        self.wildcards.sort(
-            key=lambda wildcard: -wildcard.rule[0]
-        )  # the sooner one matches, the fewer have to be tried
+        self.key_sizes = {len(octets) for octets in self.wildcards_by_octets}
+        # The sooner one matches, the fewer have to be tried.
+        self.wildcards.sort(key=lambda wildcard: -wildcard.rule[0])
 
     def best(self, path: bytes) -> _Rule:
         best = self.paths.get(path, _NOTHING)
@@ -320,8 +320,9 @@ class _Rules:
         return best
 
     def _indexed(self, path: bytes) -> Iterator[_Wildcard]:
-        for octets in {path[at : at + _KEY_OCTETS] for at in range(len(path) - _KEY_OCTETS + 1)}:
-            yield from self.wildcards_by_octets.get(octets, ())
+        for size in self.key_sizes:
+            for octets in dict.fromkeys(path[at : at + size] for at in range(len(path) - size + 1)):
+                yield from self.wildcards_by_octets.get(octets, ())
 
     def _add_pattern(self, value: bytes, allow: bool, number: int, line: bytes) -> None:
         anchored = value.endswith(b"$")
@@ -341,17 +342,13 @@ class _Rules:
             self.most_starred = max(self.most_starred, octets - len(prefix))
 
     def _index_wildcards(self) -> None:
-        listed = []
         for wildcard in self.wildcards:
-            literal = max((wildcard.prefix, *wildcard.pieces, wildcard.suffix), key=len)
-            if len(literal) < _KEY_OCTETS:
-                listed.append(wildcard)
-                continue
+            literal = max((*wildcard.pieces, wildcard.suffix, wildcard.prefix), key=len)
+            size = min(len(literal), _KEY_OCTETS)
             # Rules of one file share beginnings or endings; the end that fewer rules share tells more of them apart.
-            ends = [self.wildcards_by_octets.setdefault(literal[:_KEY_OCTETS], [])]
-            ends.append(self.wildcards_by_octets.setdefault(literal[-_KEY_OCTETS:], []))
+            ends = [self.wildcards_by_octets.setdefault(key, []) for key in (literal[:size], literal[-size:])]
             min(ends, key=len).append(wildcard)
-        self.wildcards = listed
+        self.wildcards = []
 
     def __repr__(self) -> str:
         wildcards = len(self.wildcards) + sum(map(len, self.wildcards_by_octets.values()))

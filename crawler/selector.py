@@ -14,8 +14,10 @@ Where it differs from parsel, on purpose:
   out, foreign names keep their case (`viewBox`), and what is inside `<template>` is not part of the page.
 - Matching is a browser's too: on a page without a doctype (quirks mode) class names and ids match in any case; values
   of the attributes that HTML lists as case-insensitive (`type`, `lang`, `rel`, ...) always do. `[href]` matches
-  `xlink:href` in SVG as well, where `::attr(xlink\\:href)` reads it.
-- `.get()` writes HTML as a browser does: `&nbsp;`, `disabled=""`, double quotes.
+  `xlink:href` in SVG as well, where `[xlink\\:href]` finds nothing and `::attr(xlink\\:href)` reads it. For
+  `:first-child` and its like a doctype counts as a sibling of `<html>`.
+- `.get()` writes HTML as a browser does: `&nbsp;`, `disabled=""`, double quotes. The value of `disabled` alone is `""`;
+  for the names HTML 4 knows, libxml2 makes it `"disabled"`.
 - `* > ::text` and `a ~ * > ::attr(x)` mean what they say; parsel takes the combinator for a descendant-or-self.
 - More is accepted: lists and nesting in `:not()`, combinators in `:is()`, `*:first-of-type`, `:nth-child(2 of .x)`,
   `:any-link` and others of lexbor's. A namespace prefix is an error; there is nothing it could refer to.
@@ -460,7 +462,7 @@ _TOKEN = re.compile(
 )
 _ESCAPED = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})(?:\r\n|[ \t\r\n\f])?|(\r\n|[\r\n\f])|(.))", re.DOTALL)
 
-_CONTROL = ":is(button, input, select, textarea)"
+_CONTROL = "*:is(button, input, select, textarea)"
 _DISABLED = (
     f":is({_CONTROL}[disabled], fieldset[disabled], optgroup[disabled], option[disabled], optgroup[disabled] option,"
     f" fieldset[disabled] {_CONTROL}:not(fieldset[disabled] > legend:first-of-type *))"
@@ -590,20 +592,18 @@ class _Reader:
                 break
             elif self.accept(":"):
                 pseudo = self.pseudo_element()
+            elif (name := self.take("ident", "a pseudo-class").lower()) == "scope":
+                scope = True
             else:
-                name = self.take("ident", "a pseudo-class").lower()
-                if self.accept("("):
-                    css += self.function(name, keep)
-                elif name == "scope":
-                    if combinator:
-                        raise self.error(":scope must come first")
-                    scope = True
-                else:
-                    css += _PSEUDO_CLASSES.get(name, f":{name}")
+                css += self.function(name, keep) if self.accept("(") else _PSEUDO_CLASSES.get(name, f":{name}")
         if self.at == before:
             raise self.unexpected("a selector")
-        self.check(css or "*")
-        return _Step(combinator, css or "*", tuple(keep), scope), pseudo
+        if scope and combinator:
+            raise self.error(":scope must come first")
+        if css[:1] in ("", ":"):
+            css = f"*{css}"  # lexbor 3 forgets to look further up for `:is(.a) b` where `*:is(.a) b` is right
+        self.check(css)
+        return _Step(combinator, css, tuple(keep), scope), pseudo
 
     def check(self, css: str) -> None:
         try:
@@ -727,7 +727,7 @@ def _branches(steps: _Steps, pseudo: tuple[str, str] | None) -> Iterable[_Branch
 # -- XPath -------------------------------------------------------------------------------------------------------------
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NOT_A_NAME = re.compile(r"[\s\x00-\x20\"'<>/=&{}]")
+_NOT_IN_NAME = re.compile(rf"""{_NOT_XML.pattern}|[\s"'<>/=&{{}}]""")
 
 
 def _parsel() -> Any:
@@ -785,11 +785,11 @@ class _Document:
             holder = part.parent
             above = self._elements.get(holder.mem_id) if holder is not None else None
             if part.is_element_node:
-                tag = _NOT_A_NAME.sub("_", part.tag or "")
+                tag = _NOT_IN_NAME.sub("_", part.tag or "")
                 attributes = {
                     name: _NOT_XML.sub("\ufffd", value or "")
                     for name, value in part.attributes.items()
-                    if not _NOT_A_NAME.search(name)
+                    if not _NOT_IN_NAME.search(name)
                 }
                 element = make(tag, attributes) if above is None else etree.SubElement(above, tag, attributes)
             elif above is None:

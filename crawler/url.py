@@ -2,9 +2,10 @@
 
 A page of sixty links costs sixty of everything below, and nine of ten links are known already, so nothing here builds a
 URL object. What a URL means is the WHATWG URL Standard (https://url.spec.whatwg.org/), the rules of browsers, and two
-builds of one parser say it: `can_ada` is quick, `ada_url` newer. They differ in two places that a page can reach, the
-tables for international host names and a `^` in a path; there the newer one is asked (`_parse`). Where both are known
-to agree the quick answer stands.
+builds of one parser say it: `can_ada` is quick, `ada_url` newer. They differ in three places: the tables for
+international host names; a `^` in a path, which the older one does not escape; and dot segments after a segment that
+only begins with a dot, which it overlooks (`/a/.b/../c`). All three show in its answer, so there the newer one is asked
+(`_parse`). In 1.6 million made-up URLs the two agreed everywhere else.
 
 `Joiner` goes one step further. Most links are a path of ordinary characters, and a parser would copy such a path as it
 stands behind the host or the folder of the page. `Joiner.join` recognises just those: no character that the parser
@@ -73,7 +74,7 @@ def _parse(text: str) -> str | None:
         href: str = _parse_quickly(text).href
     except (ValueError, TypeError):  # TypeError: lone surrogates, which have no UTF-8
         return _parse_odd(text)
-    if "^" in href or "xn--" in href or not text.isascii():
+    if "^" in href or "/." in href or "xn--" in href or not text.isascii():
         return _parse_odd(text)
     return _without_fragment(href) if href.startswith(_HTTP) else None
 
@@ -84,7 +85,7 @@ def _parse_below(text: str) -> str | None:
         href: str = _parse_quickly(text).href
     except (ValueError, TypeError):
         return _parse_odd(text)
-    return _without_fragment(href) if "^" not in href else _parse_odd(text)
+    return _parse_odd(text) if "^" in href or "/." in href else _without_fragment(href)
 
 
 def _parse_odd(text: str) -> str | None:

@@ -101,13 +101,13 @@ class Visits:
 
     async def _download(self, page: Page, request: Request, lease: Lease) -> Response | None:
         """The response for the callback, or None when the page has come to another end."""
-        if not self._exchange.knows_robots(request):
-            # robots.txt takes this turn of the host; the request itself comes with the next.
-            await self._exchange.learn_robots(request)
-            page.verdict = Verdict.RELEASE
-            return None
-        self._exchange.admit(request)
         try:
+            if not self._exchange.knows_robots(request):
+                # robots.txt takes this turn of the host; the request itself comes with the next.
+                await self._exchange.learn_robots(request)
+                page.verdict = Verdict.RELEASE
+                return None
+            self._exchange.admit(request)
             response = await self._exchange.send(request)
         except FetchError as error:
             self._adapt(lease.host, None, error.reason)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -42,14 +42,16 @@ WORDS, RULES, ROOMS, LOOP = range(4)
 
 OWN_TASKS = {
     "engine": "its TaskGroup owns every task of a crawl",
-    "testing": "a test's server and crawl run beside the test, and end with its context manager",
+    "api": "stream() runs the crawl beside its reader, and has ended it before it ends itself",
+    "cli": "the live line runs beside the crawl, in a TaskGroup of the two",
 }
 DYNAMIC_IMPORTS = {
     "loader": "spiders are files of the user, named on the user's command line",
     "__init__": "public names load lazily from a fixed table",
 }
-CONCRETE_PARTS = {
-    "assemble": "the one file that chooses",
+CONCRETE_PARTS = {"assemble": "the one file that chooses"}
+BROAD_EXCEPTS = {
+    "crawler/loader.py:find_spiders": "a user's file may raise anything; the error is kept, and shown beside the file",
 }
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
@@ -98,6 +100,11 @@ class Module:
     def functions(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
         return {node.name: node for node in self.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
+    def function_at(self, line: int) -> str:
+        """The innermost function around a line, as `path:name`; only the path outside of all."""
+        around = [node for node in self.functions.values() if node.lineno <= line <= (node.end_lineno or 0)]
+        return ":".join([self.path, *[node.name for node in sorted(around, key=lambda node: node.lineno)[-1:]]])
+
     @property
     def name(self) -> str:
         return ".".join(Path(self.path).with_suffix("").parts).removesuffix(".__init__")
@@ -124,6 +131,7 @@ class Module:
 
 
 Package = list[Module]
+Rule: TypeAlias = "Callable[[Package], Iterator[str]]"
 
 
 def _imports(module: Module, node: ast.AST, *, for_types_only: bool) -> Iterator[Import]:
@@ -164,11 +172,6 @@ def _calls(module: Module) -> Iterator[tuple[ast.Call, str]]:
     for node in module.nodes:
         if isinstance(node, ast.Call):
             yield node, ast.unparse(node.func)
-
-
-def _package() -> Package:
-    files = sorted((ROOT / "crawler").rglob("*.py"))
-    return [Module(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in files]
 
 
 # -- rules: where things stand -----------------------------------------------------------------------------------------
@@ -283,7 +286,8 @@ def no_error_is_swallowed(package: Package) -> Iterator[str]:
     for module in package:
         for node in module.nodes:
             if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _tells(module, node.body):
-                yield module.at(node.lineno, "a broad except that neither raises, logs nor counts")
+                if module.function_at(node.lineno) not in BROAD_EXCEPTS:
+                    yield module.at(node.lineno, "a broad except that neither raises, logs nor counts")
             elif isinstance(node, ast.Call) and _called(node) == "suppress" and any(map(_is_broad, node.args)):
                 yield module.at(node.lineno, "suppresses every error")
 
@@ -338,7 +342,7 @@ def nothing_is_left_for_later(package: Package) -> Iterator[str]:
 
 # -- the package keeps the rules, and the rules can see ----------------------------------------------------------------
 
-BAD: dict[Callable[[Package], Iterator[str]], list[dict[str, str]]] = {
+BAD: dict[Rule, list[dict[str, str]]] = {
     every_file_has_a_layer: [{"utils.py": ""}, {"common/text.py": ""}],
     imports_point_up_the_list: [
         {"url.py": "from crawler.engine import Engine"},
@@ -376,7 +380,7 @@ BAD: dict[Callable[[Package], Iterator[str]], list[dict[str, str]]] = {
     ],
     the_loop_knows_contracts_only: [
         {"engine.py": "import aiohttp"},
-        {"engine.py": "def f():\n    from lmdb import Error"},
+        {"page.py": "def f():\n    from lmdb import E"},
     ],
     only_assembly_names_concrete_parts: [
         {"engine.py": "from crawler.frontier.disk import DiskFrontier"},
@@ -415,6 +419,15 @@ BAD: dict[Callable[[Package], Iterator[str]], list[dict[str, str]]] = {
     nothing_is_left_for_later: [{"url.py": "x = 1  # " + "TO" + "DO: more"}, {"url.py": "# FIX" + "ME"}],
 }
 
+EXCEPTIONS: list[tuple[Rule, dict[str, str]]] = [
+    (every_task_has_an_owner, OWN_TASKS),
+    (modules_are_named_in_the_source, DYNAMIC_IMPORTS),
+    (only_assembly_names_concrete_parts, CONCRETE_PARTS),
+    (no_error_is_swallowed, BROAD_EXCEPTS),
+    (files_have_one_subject, LONG_FILES),
+    (functions_fit_a_screen, LONG_FUNCTIONS),
+]
+
 GOOD = {
     "url.py": "if TYPE_CHECKING:\n    import aiohttp\n    import crawler.engine\nfrom crawler import __version__",
     "links.py": "from crawler import url as urls\nfrom crawler.errors import InvalidURL",
@@ -441,11 +454,12 @@ def _sources(sources: dict[str, str]) -> Package:
 
 @pytest.fixture(scope="module")
 def package() -> Package:
-    return _package()
+    files = sorted((ROOT / "crawler").rglob("*.py"))
+    return [Module(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in files]
 
 
 @pytest.mark.parametrize("rule", BAD, ids=lambda rule: rule.__name__)
-def test_in_this_package(rule: Callable[[Package], Iterator[str]], package: Package) -> None:
+def test_in_this_package(rule: Rule, package: Package) -> None:
     assert len(package) > 1
     complaints = list(rule(package))
     assert not complaints, "\n".join(["", *complaints])
@@ -459,12 +473,12 @@ def test_in_this_package(rule: Callable[[Package], Iterator[str]], package: Pack
         for n, sources in enumerate(bad)
     ],
 )
-def test_a_breach_is_seen(rule: Callable[[Package], Iterator[str]], sources: dict[str, str]) -> None:
+def test_a_breach_is_seen(rule: Rule, sources: dict[str, str]) -> None:
     assert list(rule(_sources(sources)))
 
 
 @pytest.mark.parametrize("rule", BAD, ids=lambda rule: rule.__name__)
-def test_good_code_is_left_alone(rule: Callable[[Package], Iterator[str]]) -> None:
+def test_good_code_is_left_alone(rule: Rule) -> None:
     assert list(rule(_sources(GOOD))) == []
 
 
@@ -477,13 +491,10 @@ def test_every_rule_stands_in_the_table() -> None:
     assert {rule.__name__ for rule in BAD} == {name for name in defined if not name.startswith("test_")}
 
 
-def test_no_exception_outlives_its_reason(package: Package) -> None:
-    long_functions = {
-        f"{module.path}:{node.name}"
-        for module in package
-        for node in module.nodes
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno + 1 > 60
-    }
-    long_files = {module.path for module in package if module.source.count("\n") > 500}
-    assert set(LONG_FUNCTIONS) <= long_functions
-    assert set(LONG_FILES) <= long_files
+@pytest.mark.parametrize(("rule", "table", "key"), [(rule, table, key) for rule, table in EXCEPTIONS for key in table])
+def test_no_exception_outlives_its_reason(
+    rule: Rule, table: dict[str, str], key: str, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it = len(list(rule(package)))
+    monkeypatch.delitem(table, key)
+    assert len(list(rule(package))) > with_it, f"{key} is excepted from {rule.__name__} without need"

@@ -22,7 +22,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.item import as_dict, field_get, field_set, is_item, scalar_text, to_json, type_name
@@ -237,7 +237,7 @@ def test_a_frozen_item_gives_a_changed_copy(kind: Any) -> None:
 
 def test_a_single_frozen_pydantic_field_gives_a_changed_copy() -> None:
     class Partly(pydantic.BaseModel):
-        a: int = pydantic.Field(1, frozen=True)
+        a: int = pydantic.Field(default=1, frozen=True)
 
     item = Partly()
     assert (field_set(item, "a", 2).a, item.a) == (2, 1)
@@ -420,6 +420,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON_VALUES, max_size=5))
+@settings(deadline=None, max_examples=50)
 def test_plain_items_survive_the_round_trip(item: dict[str, Any]) -> None:
     written = to_json(item)
     assert json.loads(written) == item
@@ -427,5 +428,6 @@ def test_plain_items_survive_the_round_trip(item: dict[str, Any]) -> None:
 
 
 @given(st.dictionaries(st.text(st.characters()), st.text(st.characters()), max_size=5))
+@settings(deadline=None, max_examples=50)
 def test_any_python_text_gives_valid_utf8(item: dict[str, str]) -> None:
     json.loads(to_json(item).decode("utf-8", "strict"))

@@ -158,6 +158,7 @@ def browser_join(base: str, ref: str) -> str | None:
 @example("http://example.org/a/b", "%2E%2e/c")
 @example("http://example.org/a/b", "c/%2e./d?/../e")
 @example("http://example.org/a/b", "http://example.org/../c")
+@example("http://example.org/a/b", "c/.d/../e")
 @example("http://example.org/a/b", "c'd?e'f")
 @example("http://example.org/a/b", "c #d")
 @example("http://example.org/a/b", "c#\ud800")
@@ -350,6 +351,7 @@ def test_joining_needs_an_http_base() -> None:
         ("http://ex\nam\tple.com/", "http://example.com/"),
         ("http://example.com?q", "http://example.com/?q"),
         ("http://example.com/a/../b/./c/..", "http://example.com/b/"),
+        ("http://example.com/a/.b/../c/.", "http://example.com/a/c/"),
         ("http://example.com/\ud800?\udfff", "http://example.com/%EF%BF%BD?%EF%BF%BD"),
     ],
 )

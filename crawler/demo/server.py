@@ -154,7 +154,6 @@ class _Counter:
         lines = (
             "User-agent: *",
             f"Disallow: {BASKET}",
-            f"Disallow: {ACCOUNT}",
             "",
             f"Sitemap: {_origin(request)}/sitemap.xml",
         )

@@ -1,13 +1,13 @@
 """Bodies: read to a limit, decoded in steps.
 
-A few kilobytes can hold gigabytes, so decoding is cut into steps of bounded output (`STEP_BYTES`), the limit is looked at
-after each, and the loop gets a turn. A codec that is handed all its input at once does neither. And a stream that ends
-before its end is an error here, where aiohttp gives half a page with status 200.
+A few kilobytes can hold gigabytes, so decoding is cut into steps of bounded output (`STEP_BYTES`), the limit is looked
+at after each, and the loop gets a turn. And a stream that ends before its end is an error here, where aiohttp gives
+half a page with status 200.
 
-The four codecs bound a step in four ways. zlib: `max_length`, the rest of the input stays in `unconsumed_tail`. zstd: the
-same, but it keeps the rest itself. brotli: a soft limit, its buffer grows in blocks; 96 KiB is where two blocks end, so
-that a step stays under `STEP_BYTES`. gzip and zstd streams may hold several members one after the other, which are counted,
-because an empty one costs 20 bytes and no output.
+Every codec bounds a step in its own way. zlib: `max_length`, and the rest of the input lies in `unconsumed_tail`. zstd:
+the same, but it keeps the rest itself. brotli: a soft limit, for its buffer grows in blocks; 96 KiB is where the second
+block ends, so that a step stays under `STEP_BYTES`. gzip and zstd bodies may be several streams one behind the other;
+they are counted, because an empty one costs 20 bytes and gives nothing that a limit could see.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
@@ -157,7 +158,7 @@ class _Zstd(_Members):
 
 
 class _Deflate:
-    """RFC 9110, 8.4.1.2: zlib format (RFC 1950); some servers send bare deflate (RFC 1951), and all browsers take it."""
+    """RFC 9110, 8.4.1.2: zlib format (RFC 1950); some servers send bare deflate (RFC 1951), and browsers take it."""
 
     def __init__(self) -> None:
         self._inflate: zlib._Decompress | None = None
@@ -216,53 +217,58 @@ _BROKEN: Final = (zlib.error, brotli.error, zstd.ZstdError, ValueError)
 class Decoder:
     """Takes the `Content-Encoding` off one body: `feed` what arrives, `finish` at its end.
 
-    `encoding`: the header's value, at most two codings (RFC 9110, 8.4: in the order applied), of gzip, x-gzip, deflate,
+    `encoding`: the header's value, at most two codings (RFC 9110, 8.4: in the order applied) of gzip, x-gzip, deflate,
     br, zstd and identity. `limit`: bytes that the body may have when decoded. All errors are `BodyError`: reason
-    `body_encoding` for a coding that is unknown, one too many or broken, `body_too_large` and `body_truncated`.
+    `body_encoding` for a coding that is unknown, one too many, or broken; `body_too_large`; `body_truncated`.
     """
 
     def __init__(self, encoding: str, limit: int) -> None:
-        names = _codings(encoding)
-        if len(names) > _MAX_LAYERS or not _CODECS.keys() >= set(names):
-            raise BodyError(
-                f"Content-Encoding {encoding[:80]!r} is not understood", reason="body_encoding", retryable=False
-            )
-        self._codecs = [_CODECS[name]() for name in reversed(names)]
+        self._codecs = [codec() for codec in _codecs(encoding)]
         self._limit = limit
-        self._fed = [0] * (len(names) + 1)
-        """Bytes that went into each codec; the last are those that came out."""
+        self._fed = 0
+        self._made = [0] * len(self._codecs)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decodes while it is iterated, to the end please: pieces of at most `STEP_BYTES`, together at most `limit`."""
+        self._fed += len(data)
+        if self._fed > self._limit + (_OVERHEAD_BYTES if self._codecs else 0):
+            raise _too_large(self._limit)
+        if not self._codecs:
+            return iter((data,))
         if len(data) <= _INPUT_BYTES:
-            yield from self._decode(data, 0)
-        else:
-            for start in range(0, len(data), _INPUT_BYTES):
-                yield from self._decode(data[start : start + _INPUT_BYTES], 0)
+            return self._decode(data, 0)
+        slices = (data[start : start + _INPUT_BYTES] for start in range(0, len(data), _INPUT_BYTES))
+        return (piece for part in slices for piece in self._decode(part, 0))
 
     def finish(self) -> None:
         """Nothing more comes. Raises `BodyError` when something should; a body without a single byte is a whole one."""
-        for codec, fed in zip(self._codecs, self._fed, strict=False):
+        for codec, fed in zip(self._codecs, (self._fed, *self._made), strict=False):
             if fed and not codec.complete:
                 raise BodyError("the coded body was cut short", reason="body_truncated")
 
     def _decode(self, data: bytes, depth: int) -> Iterator[bytes]:
-        self._fed[depth] += len(data)
-        is_body = depth == len(self._codecs)
-        if self._fed[depth] > (self._limit if is_body else self._limit + _OVERHEAD_BYTES):
-            raise _too_large(self._limit)
-        if is_body:
-            yield data
-            return
+        deeper = depth + 1 if depth + 1 < len(self._codecs) else 0
+        allowed = self._limit + _OVERHEAD_BYTES if deeper else self._limit
         try:
             for piece in self._codecs[depth].decode(data):
-                yield from self._decode(piece, depth + 1)
+                self._made[depth] += len(piece)
+                if self._made[depth] > allowed:
+                    raise _too_large(self._limit)
+                if deeper:
+                    yield from self._decode(piece, deeper)
+                else:
+                    yield piece
         except _BROKEN as error:
             raise BodyError(f"the coded body is broken ({error})", reason="body_encoding", retryable=False) from error
 
 
-def _codings(encoding: str) -> list[str]:
-    return [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+@lru_cache(maxsize=64)
+def _codecs(encoding: str) -> tuple[Callable[[], _Codec], ...]:
+    """In the order in which they come off; none for a body that is not coded."""
+    names = [name for part in encoding.split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    if len(names) > _MAX_LAYERS or not _CODECS.keys() >= set(names):
+        raise BodyError(f"Content-Encoding not understood: {encoding[:80]!r}", reason="body_encoding", retryable=False)
+    return tuple(_CODECS[name] for name in reversed(names))
 
 
 def _too_large(limit: int) -> BodyError:
@@ -279,22 +285,12 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     connection is closed instead of drained.
     """
     try:
-        if (content := response.content).at_eof():  # HEAD, 204, 304, Content-Length: 0
-            return b""
-        encoding = _encoding(response)
-        pieces = []
-        if encoding:
-            async for piece in _decoded(content, Decoder(encoding, limit)):
-                pieces.append(piece)
+        coded = _encoding(response)
+        if not coded:
+            _refuse_by_length(response, limit)
+            pieces = await _read_plain(response.content, limit)
         else:
-            size = 0
-            if (response.content_length or 0) > limit:
-                raise _too_large(limit)
-            while piece := await content.readany():
-                size += len(piece)
-                if size > limit:
-                    raise _too_large(limit)
-                pieces.append(piece)
+            pieces = await _read_coded(response.content, Decoder(coded, limit))
     except FOREIGN as error:
         response.close()
         raise translate(error, str(response.url)) from error
@@ -304,47 +300,70 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+async def _read_plain(content: aiohttp.StreamReader, limit: int) -> list[bytes]:
+    pieces = []
+    size = 0
+    while data := await content.readany():
+        size += len(data)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(data)
+    return pieces
+
+
+async def _read_coded(content: aiohttp.StreamReader, decoder: Decoder) -> list[bytes]:
+    pieces = []
+    since_turn = 0
+    while data := await content.readany():
+        for piece in decoder.feed(data):
+            pieces.append(piece)
+            since_turn += len(piece)
+            if since_turn >= _TURN_BYTES:
+                since_turn = 0
+                await asyncio.sleep(0)
+    decoder.finish()
+    return pieces
+
+
 async def iter_body(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
-    """The decoded body in pieces as it arrives; otherwise as `read_body`."""
-    content = open_stream(response, limit)
+    """The body in decoded pieces as it arrives; for limit and errors see `read_body`. Left early, it closes the
+    connection."""
+    is_done = False
     size = 0
     try:
+        content = open_stream(response, limit)
+        if content is response.content:
+            _refuse_by_length(response, limit)
         while piece := await content.readany():
             size += len(piece)
             if size > limit:
                 raise _too_large(limit)
             yield piece
+        is_done = True
     except FOREIGN as error:
         raise translate(error, str(response.url)) from error
     finally:
-        if not content.at_eof():
+        if not is_done:
             response.close()
 
 
 def open_stream(response: aiohttp.ClientResponse, limit: int) -> aiohttp.StreamReader:
     """The decoded body as a stream: `response.content` itself where there is nothing to decode, else a
     `DecodedStream`. `limit` is for what is decoded. Raises `BodyError` for a coding that is not understood."""
-    encoding = _encoding(response)
-    if not encoding or response.content.at_eof():
-        return response.content
-    return DecodedStream(response.content, Decoder(encoding, limit), str(response.url))
+    coded = _encoding(response)
+    return DecodedStream(response.content, Decoder(coded, limit), str(response.url)) if coded else response.content
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:
+    """Empty where there is nothing to decode. Raises `BodyError` for what is not understood."""
     encoding = ",".join(response.headers.getall("Content-Encoding", ()))
-    return encoding if encoding and _codings(encoding) else ""
+    return encoding if encoding and not response.content.at_eof() and _codecs(encoding) else ""
 
 
-async def _decoded(content: aiohttp.StreamReader, decoder: Decoder) -> AsyncIterator[bytes]:
-    since_turn = 0
-    while data := await content.readany():
-        for piece in decoder.feed(data):
-            yield piece
-            since_turn += len(piece)
-            if since_turn >= _TURN_BYTES:
-                since_turn = 0
-                await asyncio.sleep(0)
-    decoder.finish()
+def _refuse_by_length(response: aiohttp.ClientResponse, limit: int) -> None:
+    # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
+    if (response.content_length or 0) > limit and not response.content.at_eof():
+        raise _too_large(limit)
 
 
 class _NoTransport(BaseProtocol):

@@ -41,8 +41,8 @@ FOREIGN: Final[tuple[type[Exception], ...]] = (
     WebSocketError,
     OSError,  # ssl.SSLError and asyncio.TimeoutError among them
 )
-"""For the `except` clause around what talks to a server. Where a request is built, `ValueError` belongs beside it: that is
-aiohttp's and yarl's word for one that cannot be written down, and `translate` knows it too."""
+"""For the `except` clause around what talks to a server. Where a request is built, `ValueError` belongs beside it: that
+is aiohttp's and yarl's word for one that cannot be written down, and `translate` knows it too."""
 
 _QUOTED_CHARS: Final = 200
 

@@ -8,8 +8,10 @@ import ipaddress
 import struct
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 A, CNAME, SOA, AAAA = 1, 5, 6, 28
 

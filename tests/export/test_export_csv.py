@@ -289,7 +289,7 @@ def shown(value: Any) -> str:
 
 
 @given(items=TABLES)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_arbitrary_items_come_back_from_a_csv_reader(items: list[dict[str, Any]]) -> None:
     exporter = CsvExporter("unused.csv", overwrite=False)
     encoded = [exporter.encode(item) for item in items]

@@ -109,7 +109,7 @@ async def test_a_title_with_a_fake_record_in_it_adds_no_record(tmp_path: Path) -
     assert rows(path) == items
 
 
-TEXT = st.text(st.characters()) | st.text(LINE_ENDS + '"\\{}a', max_size=8)
+TEXT = st.text(st.sampled_from(LINE_ENDS + '"\\{}a\ud800\udc00') | st.characters(), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
@@ -126,8 +126,8 @@ def scalar(value: Any) -> Any:
     return [scalar(inner) for inner in value] if isinstance(value, list) else value
 
 
-@given(items=st.lists(st.dictionaries(TEXT, VALUES, max_size=5), max_size=6))
-@settings(deadline=None)
+@given(items=st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=4))
+@settings(deadline=None, max_examples=40)
 def test_arbitrary_items_come_back_one_a_line(items: list[dict[str, Any]]) -> None:
     exporter = JsonLinesExporter("unused.jsonl", overwrite=False)
     text = b"".join(exporter.encode(item) for item in items).decode()

@@ -86,7 +86,12 @@ async def test_a_replaced_stream_without_descriptor_is_written_to(
 async def test_more_than_a_pipe_holds_is_written_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Pipe(monkeypatch)
     os.set_blocking(pipe.stream.fileno(), False)
-    reading = asyncio.create_task(asyncio.to_thread(open(pipe.reader).read))
+
+    def read() -> str:
+        with os.fdopen(pipe.reader) as reader:
+            return reader.read()
+
+    reading = asyncio.create_task(asyncio.to_thread(read))
     await written(make_exporter("-", overwrite=False), *range(30_000))
     pipe.stream.close()
     assert [json.loads(line)["n"] for line in (await reading).splitlines()] == list(range(30_000))
@@ -111,8 +116,7 @@ async def test_a_cancelled_flush_to_a_reader_that_stopped_reading_gives_up(monke
     await exporter.open(None)
     exporter.append(exporter.encode({"n": "x" * 1_000_000}))
     flushing = asyncio.create_task(exporter.flush())
-    await asyncio.wait([flushing], timeout=0.05)
-    assert not flushing.done(), "the pipe holds less than the item"
+    await asyncio.sleep(0)  # now it has begun, and a pipe holds less than the item
     flushing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await flushing

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     ],
 )
 def test_suffix_or_named_format_decide(target: str, kind: type, path: str) -> None:
-    exporter: Exporter = make_exporter(target, overwrite=False)
+    exporter = make_exporter(target, overwrite=False)
+    contract: Exporter = exporter
     assert type(exporter) is kind
-    assert exporter.target == target
+    assert contract.target == target
     assert exporter.path == path
 
 
