@@ -105,6 +105,7 @@ class Engine:
         self._started = frontier.get("started") is not None
         self._named: set[str] = set(msgspec.json.decode(frontier.get("named") or b"[]"))
         self._held: list[Page] | None = None
+        self._earlier_errors = stats.total.errors
         self._pages_in_epoch = 0
         self._epoch_full = asyncio.Event()
         self._dirty = False
@@ -200,7 +201,7 @@ class Engine:
             leased = await self._frontier.lease(self._room(), now)
             for lease in leased.leases:
                 self._idle.popleft().set_result(lease)
-            if self._limits.time_limit_seconds and self.stats.elapsed(now) >= self._limits.time_limit_seconds:
+            if self._limits.time_limit_seconds and self.stats.run_elapsed(now) >= self._limits.time_limit_seconds:
                 self.stop("time_limit")
             elif leased.next_due is None and not leased.leases and self._is_finished():
                 self.stop("finished")
@@ -222,7 +223,7 @@ class Engine:
         """Seconds to wait for. With no room there is nothing to wait for but an event, and every event wakes us."""
         waits = [next_due - now] if next_due is not None and self._room() else []
         if self._limits.time_limit_seconds:
-            waits.append(self._limits.time_limit_seconds - self.stats.elapsed(now))
+            waits.append(self._limits.time_limit_seconds - self.stats.run_elapsed(now))
         return min(waits, default=None)
 
     async def _work(self) -> None:
@@ -305,7 +306,7 @@ class Engine:
 
     def _check_limits(self) -> None:
         limits, total = self._limits, self.stats.total
-        if limits.error_limit and total.errors >= limits.error_limit:
+        if limits.error_limit and total.errors - self._earlier_errors >= limits.error_limit:
             self.stop("error_limit")
         elif limits.item_limit and total.items >= limits.item_limit:
             self.stop("item_limit")

@@ -115,7 +115,8 @@ def crawl_log(path: Path | None, level: str, *, as_json: bool = False) -> Iterat
     try:
         yield
     finally:
-        _crawl.reset(token)
+        with contextlib.suppress(ValueError):  # an abandoned `stream` may be closed from another task's context
+            _crawl.reset(token)
         if handler is not None:
             logger.removeHandler(handler)
             handler.close()

@@ -164,8 +164,6 @@ class Collector:
                 raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
         if self._refused(request.url, page.depth):
             return
-        if page.request is None and not request.from_start:
-            request = request.replace(from_start=True)
         page.entries.append(self.entry(request, page.depth))
 
     def _add_links(self, page: Page, links: Links) -> None:

@@ -44,7 +44,7 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     limit = max_redirects if request.max_redirects is None else request.max_redirects
     if len(request.history) >= limit:
         raise RedirectError(f"more than {limit} redirects, the last at {request.url}", reason="redirect_limit")
-    hop = Hop(response.status, request.url, tuple(response.headers.items()))
+    hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
     changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "encoded": False, "key": None}
     if _becomes_get(request.method, response.status):
         changes.update(method="GET", body=None, data=None, json=None)

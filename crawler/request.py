@@ -49,7 +49,7 @@ class Timeout(msgspec.Struct, frozen=True, array_like=True):
     sock_read: float | None = None
 
 
-class FilePath(msgspec.Struct, frozen=True, tag="file"):
+class FilePath(msgspec.Struct, frozen=True):
     """A file to upload, streamed from disk when the request is sent. Only the path waits in the frontier."""
 
     path: str
@@ -104,8 +104,6 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     ok_status: Any = None
     history: tuple[Hop, ...] = ()
     """Redirects followed so far; filled by the crawler."""
-    from_start: bool = False
-    """The user named this URL in `start()`; filled by the crawler."""
     depth: int = 0
     """Links from the start; filled by the crawler."""
 
@@ -216,8 +214,6 @@ class RequestCodec:
             raise ValueError(f"not a stored request: {error}") from error
         if depth:
             force_setattr(request, "depth", depth)
-        if type(request.data) is dict:
-            force_setattr(request, "data", FilePath(request.data["path"]))
         return request
 
     def _unpack(self, code: int, data: memoryview) -> Any:
@@ -238,7 +234,7 @@ class RequestCodec:
 
 def _encode_unknown(value: Any) -> Any:
     if isinstance(value, CIMultiDictProxy):
-        return list(value.items())
+        return [(f"{name}", text) for name, text in value.items()]  # a plain str of multidict's own kind
     raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
 
 
@@ -254,6 +250,7 @@ _KINDS: dict[int, Callable[[Any], Any]] = {
     8: uuid.UUID,
     9: Path,
     10: int,
+    11: FilePath,
 }
 _PLAIN = (str, int, float, bytes, bool, type(None))
 
@@ -275,7 +272,7 @@ def _pack(value: Any, item_types: Mapping[str, type] | None) -> Any:
     if kind is decimal.Decimal or kind is uuid.UUID or isinstance(value, Path):
         return _ext(7 if kind is decimal.Decimal else 8 if kind is uuid.UUID else 9, str(value))
     if kind is FilePath:
-        return {"type": "file", "path": value.path}
+        return _ext(11, value.path)
     if is_item(value):
         return _pack_item(value, item_types)
     raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")

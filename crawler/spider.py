@@ -84,6 +84,8 @@ class Spider:
     def __init__(self, **arguments: Any) -> None:
         hints = _annotations(type(self)) if arguments else {}
         for name, value in arguments.items():
+            if callable(getattr(Spider, name, None)) or name.startswith("_"):
+                raise SettingsError(f"argument {name} of spider {self.name!r} would replace what Spider itself has there")
             setattr(self, name, _converted(self.name, name, value, hints))
 
     # -- for subclasses to define ------------------------------------------------------------------------------------

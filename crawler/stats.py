@@ -76,6 +76,10 @@ class Stats:
         """Seconds of crawling over all runs of the job."""
         return self._earlier_seconds + now - self._run_started
 
+    def run_elapsed(self, now: float) -> float:
+        """Seconds of this run."""
+        return now - self._run_started
+
     def encode(self, now: float) -> bytes:
         """The sums, to be committed with the epoch."""
         self._settle(now)

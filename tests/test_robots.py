@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors" / "google-robots.json"
 
-# Google's matcher expects URLs that are escaped already and compares what is left as it stands. RFC 9309, section 2.2.2,
+# Google's matcher expects URLs that are escaped already and compares them as they stand. RFC 9309, section 2.2.2,
 # has the crawler bring both sides to one spelling, so these three are allowed here, as its table of examples says.
 OUR_CHOICES = {
     ("/foo/bar/\u30c4", "http://foo.bar/foo/bar/\u30c4"): "a URL written in UTF-8 equals the rule written in UTF-8",

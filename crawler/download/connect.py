@@ -228,7 +228,7 @@ class Resolver(AbstractResolver):
 
     def _look_up(self, host: str) -> asyncio.Future[_Answer]:
         waiting: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        if not (host.isascii() and host.isprintable()):
+        if not (host and host.isascii() and host.isprintable()):
             waiting.set_result(self._failed(aiodns.error.ARES_EBADNAME, "not a host name"))
             return waiting
         # With a dot at its end c-ares takes a name as it stands. (Its option `lookups`, which would also leave out the

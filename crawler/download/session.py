@@ -135,6 +135,8 @@ class Downloader:
 
     async def _send(self, request: Request, body_files: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
         url = yarl.URL(request.url, encoded=True)
+        if url.raw_host != urls.hostname(request.url):  # what was judged must be what is dialled
+            raise BlockedError(f"{urls.redact(request.url)} names its host ambiguously", reason="ambiguous_host")
         options: dict[str, Any] = {}
         if request.data is not None or request.json is not None or request.body is not None:
             options.update(self._body(request, body_files))
