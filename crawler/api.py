@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from crawler.contracts import Clock
 
 __all__ = ["crawl", "run", "stream"]
+
+logger = logging.getLogger("crawler.job")
 
 Outputs = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -79,17 +81,17 @@ async def stream(
             await task
         finally:
             running.engine.stop("stopped")
-            await _drained(task, items)
+            await _drain(task, items)
 
 
-async def _drained(task: asyncio.Task[None], items: asyncio.Queue[Any]) -> None:
+async def _drain(task: asyncio.Task[None], items: asyncio.Queue[Any]) -> None:
     """Wait for the crawl to end, taking the items nobody wants any more out of its way."""
     while not task.done():
         getting = asyncio.ensure_future(items.get())
         await asyncio.wait([task, getting], return_when=asyncio.FIRST_COMPLETED)
         getting.cancel()
-    with contextlib.suppress(BaseException):
-        task.result()
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the crawl behind stream() failed: %s", error)
 
 
 def run(spider: type[Spider], **options: Any) -> Result:

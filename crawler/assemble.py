@@ -20,6 +20,7 @@ import msgspec
 
 from crawler import settings as setting
 from crawler.clock import SystemClock
+from crawler.context import Context
 from crawler.engine import Engine
 from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from crawler.contracts import Clock, Exporter, Pipeline
+    from crawler.contracts import Clock, Exporter, Fetcher, Pipeline
     from crawler.settings import Loaded, Settings
     from crawler.spider import Spider
 
@@ -135,7 +136,7 @@ class Crawl:
     # -- the stack ---------------------------------------------------------------------------------------------------
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
-        from crawler.download.robots import RobotsCache
+        """The rooms, in the order in which they are opened; leaving closes them in reverse."""
         from crawler.download.session import Downloader
 
         settings = self.settings
@@ -146,12 +147,30 @@ class Crawl:
         frontier = await self._open_frontier(stack)
         now = self.clock.now()
         key = await self._claim(frontier, now)
-        stats = self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
-        self._exporters = await self._open_exporters(stack, frontier.get("positions"))
-
+        self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
+        self._exporters = await self._open_exporters(stack, frontier)
         guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
         fetcher = await stack.enter_async_context(Downloader(settings, guard))
-        pipelines: list[Pipeline] = [_instance(pipeline) for pipeline in self.spider.pipelines]
+        self.engine = self._build(frontier, fetcher, Fingerprinter(key))
+
+    def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
+        """The loop over the rooms."""
+        from crawler.download.robots import RobotsCache
+
+        settings = self.settings
+        context = Context(
+            spider=self.spider,
+            settings=settings,
+            frontier=frontier,
+            fetcher=fetcher,
+            stats=self.stats,
+            clock=self.clock,
+            rng=self._rng,
+            retry=_retry_policy(settings),
+            rule=self._rule,
+            job=self.job,
+        )
+        pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
         codec = RequestCodec(item_types(type(self.spider)))
         scope = Scope(
             self.spider.allowed_domains,
@@ -159,65 +178,25 @@ class Crawl:
             depth_limit=settings.crawl.depth_limit,
         )
         collector = Collector(
-            self.spider,
-            frontier,
+            context,
             codec=codec,
-            fingerprint=Fingerprinter(key),
+            fingerprint=fingerprint,
             scope=scope,
             pipelines=pipelines,
             exporters=self._exporters,
-            stats=stats,
-            clock=self.clock,
             on_item=self._on_item,
         )
-        retry = _retry_policy(settings)
-        exchange = Exchange(
-            fetcher,
-            RobotsCache(fetcher, self.clock, product_token(settings.http.user_agent)),
-            scope,
-            stats,
-            middlewares=self.spider.middlewares,
-            max_redirects=settings.http.max_redirects,
-            obeys_robots=lambda host: self._rule(host).obey_robots,
-            is_known=collector.is_known,
-        )
-        inline = Inline(
-            settings,
-            frontier=frontier,
-            fetcher=fetcher,
-            exchange=exchange,
-            stats=stats,
-            clock=self.clock,
-            retry=retry,
-            rng=self._rng,
-            job=self.job,
-        )
-        visits = Visits(
-            self.spider,
-            settings,
-            frontier=frontier,
-            exchange=exchange,
-            collector=collector,
-            inline=inline,
-            stats=stats,
-            clock=self.clock,
-            retry=retry,
-            rule=self._rule,
-            rng=self._rng,
-        )
-        self.engine = Engine(
-            self.spider,
-            settings.crawl,
-            frontier=frontier,
-            fetcher=fetcher,
-            visits=visits,
+        robots = RobotsCache(fetcher, self.clock, product_token(settings.http.user_agent))
+        exchange = Exchange(context, robots=robots, scope=scope, is_known=collector.is_known)
+        inline = Inline(context, exchange)
+        return Engine(
+            context,
+            visits=Visits(context, exchange=exchange, collector=collector, inline=inline),
             inline=inline,
             collector=collector,
             codec=codec,
             exporters=self._exporters,
             pipelines=pipelines,
-            stats=stats,
-            clock=self.clock,
             on_epoch=self._write_stats_at_times,
         )
 
@@ -279,13 +258,20 @@ class Crawl:
         shutil.rmtree(folder)
         return False
 
-    async def _open_exporters(self, stack: contextlib.AsyncExitStack, saved: bytes | None) -> list[Exporter]:
+    async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> list[Exporter]:
+        saved = frontier.get("positions")
         positions: dict[str, bytes] = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[str, bytes])
+        targets = [output.target for output in self.outputs]
+        if len(set(targets)) < len(targets):
+            raise UsageError(f"the same output is named twice: {', '.join(targets)}")
         exporters: list[Exporter] = []
         for output in self.outputs:
             exporter = make_exporter(output.target, output.overwrite)
             await exporter.open(positions.get(exporter.target))
             exporters.append(exporter)
+        # Where each output begins is known before anything is written to it: a crash cuts it back to here at least.
+        begun = {exporter.target: await exporter.flush() for exporter in exporters}
+        await frontier.commit({"positions": msgspec.msgpack.encode(begun)}, self.clock.now())
         return exporters
 
     def _make_rule(self, host: str) -> HostRule:

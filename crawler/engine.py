@@ -20,19 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from crawler.contracts import Clock, Exporter, Frontier, Lease, Outcome, Verdict
+from crawler.contracts import Exporter, Lease, Outcome, Verdict
 from crawler.errors import CrawlerError, EngineUnavailable
 from crawler.page import Collector, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from crawler.contracts import Fetcher, Pipeline
+    from crawler.context import Context
+    from crawler.contracts import Pipeline
     from crawler.inline import Inline
     from crawler.request import RequestCodec
-    from crawler.settings import CrawlSettings
-    from crawler.spider import Spider
-    from crawler.stats import Stats
     from crawler.visit import Visits
 
 __all__ = ["Engine", "Phase"]
@@ -65,34 +63,29 @@ class Engine:
 
     def __init__(
         self,
-        spider: Spider,
-        limits: CrawlSettings,
+        context: Context,
         *,
-        frontier: Frontier,
-        fetcher: Fetcher,
         visits: Visits,
         inline: Inline,
         collector: Collector,
         codec: RequestCodec,
         exporters: Sequence[Exporter],
         pipelines: Sequence[Pipeline],
-        stats: Stats,
-        clock: Clock,
         on_epoch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.spider = spider
-        self.stats = stats
+        self.spider = context.spider
+        self.stats = context.stats
         self.phase = Phase.READY
-        self._limits = limits
-        self._frontier = frontier
-        self._fetcher = fetcher
+        self._limits = context.settings.crawl
+        self._frontier = context.frontier
+        self._fetcher = context.fetcher
+        self._clock = context.clock
         self._visits = visits
         self._inline = inline
         self._collector = collector
         self._codec = codec
         self._exporters = exporters
         self._pipelines = pipelines
-        self._clock = clock
         self._on_epoch = on_epoch
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
@@ -102,10 +95,10 @@ class Engine:
         self._aborting = asyncio.Event()
         self._closed = False
 
-        self._started = frontier.get("started") is not None
-        self._named: set[str] = set(msgspec.json.decode(frontier.get("named") or b"[]"))
+        self._started = self._frontier.get("started") is not None
+        self._named: set[str] = set(msgspec.json.decode(self._frontier.get("named") or b"[]"))
         self._held: list[Page] | None = None
-        self._earlier_errors = stats.total.errors
+        self._earlier_errors = self.stats.total.errors
         self._pages_in_epoch = 0
         self._epoch_full = asyncio.Event()
         self._dirty = False

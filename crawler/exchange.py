@@ -12,13 +12,13 @@ from crawler.errors import BlockedError
 from crawler.redirect import next_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from crawler.contracts import Fetch, Fetcher, Middleware, RobotsRules
+    from crawler.context import Context
+    from crawler.contracts import Fetch, Middleware, RobotsRules
     from crawler.links import Scope
     from crawler.request import Request
     from crawler.response import Response
-    from crawler.stats import Stats
 
 __all__ = ["Exchange"]
 
@@ -32,26 +32,22 @@ class Exchange:
 
     def __init__(
         self,
-        fetcher: Fetcher,
+        context: Context,
+        *,
         robots: RobotsRules,
         scope: Scope,
-        stats: Stats,
-        *,
-        middlewares: Sequence[Middleware] = (),
-        max_redirects: int = 10,
-        obeys_robots: Callable[[str], bool] = lambda host: True,
         is_known: Callable[[Request], bool] = lambda hop: False,
     ) -> None:
-        self._fetcher = fetcher
+        self._fetcher = context.fetcher
+        self._stats = context.stats
+        self._max_redirects = context.settings.http.max_redirects
+        self._rule = context.rule
         self._robots = robots
         self._scope = scope
-        self._stats = stats
-        self._max_redirects = max_redirects
-        self._obeys_robots = obeys_robots
         self._is_known = is_known
         self._leased: Fetch = self._follow_unless_known
         self._inline: Fetch = self._follow
-        for middleware in reversed(middlewares):
+        for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
 
@@ -65,14 +61,14 @@ class Exchange:
     def knows_robots(self, request: Request) -> bool:
         """Whether `admit` can decide without asking the host first."""
         host = urls.host_key(request.url)
-        return not self._obeys_robots(host) or self._robots.check(request.url) is not None
+        return not self._rule(host).obey_robots or self._robots.check(request.url) is not None
 
     async def learn_robots(self, request: Request) -> None:
         await self._robots.learn(request.url)
 
     def admit(self, request: Request) -> None:
         """Raises `BlockedError` with reason `robots` where robots.txt disallows this URL."""
-        if not self._obeys_robots(urls.host_key(request.url)):
+        if not self._rule(urls.host_key(request.url)).obey_robots:
             return
         decision = self._robots.check(request.url)
         if decision is not None and not decision.allowed:

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
 from crawler.errors import FetchError
-from crawler.retry import RetryPolicy, is_repeatable, parse_retry_after
+from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-    from random import Random
 
-    from crawler.contracts import Clock, Fetcher, Frontier
+    from crawler.context import Context
     from crawler.exchange import Exchange
     from crawler.request import Request
     from crawler.response import Response
-    from crawler.settings import Settings
-    from crawler.stats import Stats
 
 __all__ = ["Inline"]
 
@@ -37,31 +33,19 @@ class Inline:
 
     logger = logging.getLogger("crawler.inline")
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        frontier: Frontier,
-        fetcher: Fetcher,
-        exchange: Exchange,
-        stats: Stats,
-        clock: Clock,
-        retry: RetryPolicy,
-        rng: Random,
-        job: Path | None = None,
-    ) -> None:
-        self.settings = settings
-        self.stats = stats
-        self.job = job
+    def __init__(self, context: Context, exchange: Exchange) -> None:
+        self.settings = context.settings
+        self.stats = context.stats
+        self.job = context.job
         self.trusting = True
         """Until `start()` has ended, inline URLs are the user's own: their hosts may be private."""
         self.on_leave: Callable[[], None] = lambda: None
-        self._frontier = frontier
-        self._fetcher = fetcher
+        self._frontier = context.frontier
+        self._fetcher = context.fetcher
+        self._clock = context.clock
+        self._retry = context.retry
+        self._rng = context.rng
         self._exchange = exchange
-        self._clock = clock
-        self._retry = retry
-        self._rng = rng
         self._freed = asyncio.Event()
         self._streams: dict[asyncio.Task[Any] | None, list[Response]] = {}
 

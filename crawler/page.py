@@ -15,15 +15,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
-from crawler.contracts import Clock, Entry, Exporter, Frontier, Lease, Pipeline, Verdict
+from crawler.contracts import Entry, Exporter, Lease, Pipeline, Verdict
 from crawler.errors import CallbackError, DropItem, EngineUnavailable
 from crawler.item import as_dict, is_item, type_name
 from crawler.links import Links, Scope
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
-    from crawler.spider import Spider
-    from crawler.stats import Stats
+    from crawler.context import Context
     from crawler.url import Fingerprinter
 
 __all__ = ["Collector", "Page"]
@@ -60,27 +59,24 @@ class Collector:
 
     def __init__(
         self,
-        spider: Spider,
-        frontier: Frontier,
+        context: Context,
         *,
         codec: RequestCodec,
         fingerprint: Fingerprinter,
         scope: Scope,
         pipelines: Sequence[Pipeline],
         exporters: Sequence[Exporter],
-        stats: Stats,
-        clock: Clock,
         on_item: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
-        self._spider = spider
-        self._frontier = frontier
+        self._spider = context.spider
+        self._frontier = context.frontier
+        self._stats = context.stats
+        self._clock = context.clock
         self._codec = codec
         self._fingerprint = fingerprint
         self._scope = scope
         self._pipelines = pipelines
         self._exporters = exporters
-        self._stats = stats
-        self._clock = clock
         self._on_item = on_item
 
     async def run(

@@ -165,7 +165,9 @@ class SelectorList(list[Selector]):
     def get(self, default: str) -> str: ...
     def get(self, default: str | None = None) -> str | None:
         """`get()` of the first, or `default` where nothing matched."""
-        return self[0].get() if self else default
+        for selector in self:
+            return selector.get()
+        return default
 
     def getall(self) -> list[str]:
         """`get()` of each."""
@@ -261,7 +263,7 @@ class _Branch(NamedTuple):
     """What stands between two commas."""
 
     steps: _Steps
-    """None: the node that is asked itself."""
+    """Empty: the node that is asked itself."""
     take: Literal["node", "text", "all text", "attribute"]
     """`all text`: of the descendants too."""
     attribute: str = ""
@@ -421,7 +423,7 @@ def _merge(branches: tuple[_Branch, ...], scope: LexborNode) -> list[LexborNode 
 
 
 def _containing(text: str, nodes: list[LexborNode]) -> list[LexborNode]:
-    return [node for node in nodes if text in node.text()]
+    return [node for node in nodes if text in node.text_lexbor()]
 
 
 def _speaking(language: str, nodes: list[LexborNode]) -> list[LexborNode]:
@@ -470,7 +472,7 @@ _DISABLED = (
 _PSEUDO_CLASSES = {
     "visited": ":not(*)",
     "target": ":not(*)",
-    # HTML 4.16.3; lexbor's own `:disabled` does not look at fieldsets, and its `:enabled` is everything else.
+    # HTML Standard 4.16.3; lexbor's own `:disabled` does not look at fieldsets, and its `:enabled` is everything else.
     "disabled": _DISABLED,
     "enabled": f":is({_CONTROL}, fieldset, optgroup, option):not({_DISABLED})",
 }

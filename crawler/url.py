@@ -374,7 +374,7 @@ def in_domains(host: str, domains: frozenset[str]) -> bool:
     listed = _as_hosts(domains)
     if host in listed:
         return True
-    name = host.lower().rstrip(".").strip("[]")
+    name = host.lower().removesuffix(".").strip("[]")
     if name in listed:
         return True
     if ":" in name or name.rpartition(".")[2].isdigit():
@@ -392,9 +392,8 @@ def _as_hosts(domains: frozenset[str]) -> frozenset[str]:
 
 
 def _as_host(domain: str) -> str:
-    name = domain.strip(".")
-    href = None if set(name) & set("/\\?#@") else _parse(f"http://{name}/")
-    return hostname(href).rstrip(".") if href else name.lower()
+    href = None if set(domain) & set("/\\?#@") else _parse(f"http://{domain}/")
+    return (hostname(href) if href else domain.lower()).removesuffix(".")
 
 
 # -- for logs ----------------------------------------------------------------------------------------------------------

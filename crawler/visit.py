@@ -9,24 +9,21 @@ from typing import TYPE_CHECKING
 
 from crawler import politeness
 from crawler import url as urls
-from crawler.contracts import Clock, Frontier, Lease, Verdict
+from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CrawlerError, EngineUnavailable, FetchError, StatusError
-from crawler.retry import RetryPolicy, is_repeatable, parse_retry_after
+from crawler.retry import is_repeatable, parse_retry_after
 from crawler.settings import StatusSet
-from crawler.spider import Failure, Spider
+from crawler.spider import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from random import Random
 
+    from crawler.context import Context
     from crawler.exchange import Exchange
     from crawler.inline import Inline
     from crawler.page import Collector, Page
-    from crawler.politeness import HostRule
     from crawler.request import Request
     from crawler.response import Response
-    from crawler.settings import Settings
-    from crawler.stats import Stats
 
 __all__ = ["Visits"]
 
@@ -36,32 +33,18 @@ logger = logging.getLogger("crawler.visit")
 class Visits:
     """Does visits, one at a time for each worker: `await visits.visit(page, leave)`."""
 
-    def __init__(
-        self,
-        spider: Spider,
-        settings: Settings,
-        *,
-        frontier: Frontier,
-        exchange: Exchange,
-        collector: Collector,
-        inline: Inline,
-        stats: Stats,
-        clock: Clock,
-        retry: RetryPolicy,
-        rule: Callable[[str], HostRule],
-        rng: Random,
-    ) -> None:
-        self._spider = spider
-        self._settings = settings
-        self._frontier = frontier
+    def __init__(self, context: Context, *, exchange: Exchange, collector: Collector, inline: Inline) -> None:
+        self._spider = context.spider
+        self._settings = context.settings
+        self._frontier = context.frontier
+        self._stats = context.stats
+        self._clock = context.clock
+        self._retry = context.retry
+        self._rule = context.rule
+        self._rng = context.rng
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
-        self._stats = stats
-        self._clock = clock
-        self._retry = retry
-        self._rule = rule
-        self._rng = rng
         self._delays: dict[str, float] = {}
         """Current delay of the hosts in trouble; the others have their configured one."""
 

@@ -182,6 +182,7 @@ def test_every_input_of_the_cases_joins_as_the_whole_parser_does() -> None:
 @given(references)
 @example("http://a/%%34%31")
 @example("http://a/%4%31?%%32%35")
+@example("127.1..")
 def test_normalised_and_canonical_urls_stay_as_they_are_and_nothing_raises_but_invalid_url(ref: str) -> None:
     for text in (ref, "http://" + ref, "https://example.com/" + ref):
         redact(text)

@@ -199,7 +199,7 @@ class _Brotli:
             piece = self._stream.process(data, output_buffer_limit=_BROTLI_BYTES)
             if piece:
                 yield piece
-            if self._stream.can_accept_more_data():
+            if len(piece) < _BROTLI_BYTES and self._stream.can_accept_more_data():
                 return
             data = b""
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Downloader"]
 
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-_TRANSLATED = (*FOREIGN, ValueError)
+_TRANSLATED: tuple[type[Exception], ...] = (*FOREIGN, ValueError)
 
 
 class _Answer(aiohttp.ClientResponse):

@@ -63,6 +63,14 @@ async def dns() -> AsyncIterator[DnsServer]:
 
 @pytest.fixture
 async def resolver(dns: DnsServer, guard: Guard, clock: Clock) -> AsyncIterator[Resolver]:
+    resolver = Resolver(guard, nameservers=[dns.nameserver], clock=clock)
+    yield resolver
+    await resolver.close()
+
+
+@pytest.fixture
+async def impatient(dns: DnsServer, guard: Guard, clock: Clock) -> AsyncIterator[Resolver]:
+    """Tries again after 0.2 s."""
     resolver = Resolver(guard, nameservers=[dns.nameserver], lookup_seconds=0.2, clock=clock)
     yield resolver
     await resolver.close()
@@ -113,11 +121,11 @@ async def test_a_family_that_a_name_lacks_is_not_found(dns: DnsServer, resolver:
     ],
 )
 async def test_a_failure_says_whether_it_is_final(
-    dns: DnsServer, resolver: Resolver, script: Answer, reason: str, retryable: bool
+    dns: DnsServer, impatient: Resolver, script: Answer, reason: str, retryable: bool
 ) -> None:
     dns.names["a.test"] = script
     with pytest.raises(NameNotResolved, match=r"a\.test") as caught:
-        await resolver.resolve("a.test", 80)
+        await impatient.resolve("a.test", 80)
     assert (caught.value.reason, caught.value.retryable) == (reason, retryable)
     assert isinstance(caught.value, DNSError)
     assert isinstance(caught.value, OSError)
@@ -216,14 +224,14 @@ async def test_no_answer_is_kept_longer_than_the_setting_says(
     await resolver.close()
 
 
-async def test_only_final_failures_are_kept(dns: DnsServer, resolver: Resolver, clock: Clock) -> None:
+async def test_only_final_failures_are_kept(dns: DnsServer, impatient: Resolver, clock: Clock) -> None:
     dns.names |= {"broken.test": Fail.SERVFAIL, "silent.test": Fail.SILENCE}
     for host, expected in (("missing.test", 1), ("broken.test", 2), ("silent.test", 2)):
-        before = resolver.snapshot()["lookups"]
+        before = impatient.snapshot()["lookups"]
         for _ in range(2):
             with pytest.raises(NameNotResolved):
-                await resolver.resolve(host, 80)
-        assert resolver.snapshot()["lookups"] - before == expected, host
+                await impatient.resolve(host, 80)
+        assert impatient.snapshot()["lookups"] - before == expected, host
     clock.now += 5.1
     dns.names["missing.test"] = [Address("127.0.0.2")]
     assert await addresses(resolver, "missing.test") == ["127.0.0.2"]
@@ -286,18 +294,18 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting(dns: DnsServ
     assert dns.count("a.test") == 1
 
 
-async def test_nothing_is_left_when_every_waiter_is_cancelled(dns: DnsServer, resolver: Resolver) -> None:
+async def test_nothing_is_left_when_every_waiter_is_cancelled(dns: DnsServer, impatient: Resolver) -> None:
     dns.names["a.test"] = Fail.SILENCE
-    tasks = [asyncio.create_task(resolver.resolve("a.test", 80)) for _ in range(20)]
+    tasks = [asyncio.create_task(impatient.resolve("a.test", 80)) for _ in range(20)]
     await dns.asked.wait()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert resolver.snapshot()["pending"] == 1
+    assert impatient.snapshot()["pending"] == 1
     dns.names["a.test"] = [Address("127.0.0.2")]  # the second try of the same lookup
     assert await addresses(resolver, "a.test") == ["127.0.0.2"]
-    assert resolver.snapshot() == {"cached": 1, "pending": 0, "lookups": 1, "hits": 0}
+    assert impatient.snapshot() == {"cached": 1, "pending": 0, "lookups": 1, "hits": 0}
 
 
 async def test_closing_ends_lookups_under_way(

@@ -1,0 +1,606 @@
+"""Bodies: four codings, cut and hostile ones too, against the decoder alone and over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+import tracemalloc
+import zlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import brotli
+import pytest
+from raw_server import RawServer, answer, hang, reset
+
+from crawler import errors
+from crawler.download.body import STEP_BYTES, DecodedStream, Decoder, iter_body, open_stream, read_body, zstd
+from crawler.errors import BodyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from raw_server import Script
+
+MIB = 1 << 20
+TEXT = b"".join(b"<li>line %d of a page that compresses well</li>\n" % number for number in range(6000))
+"""280 KB: several steps."""
+
+
+def bare_deflate(data: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return coder.compress(data) + coder.flush()
+
+
+def quick_brotli(data: bytes) -> bytes:
+    return bytes(brotli.compress(data, quality=3))
+
+
+ENCODE: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": quick_brotli,
+    "zstd": zstd.compress,
+}
+
+
+def decode(encoding: str, *data: bytes, limit: int = 10 * MIB) -> bytes:
+    decoder = Decoder(encoding, limit)
+    body = b"".join(piece for part in data for piece in decoder.feed(part))
+    decoder.finish()
+    return body
+
+
+def reason_of(encoding: str, *data: bytes, limit: int = 10 * MIB) -> str:
+    with pytest.raises(BodyError) as caught:
+        decode(encoding, *data, limit=limit)
+    return caught.value.reason
+
+
+def in_bytes(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + 1] for at in range(len(data)))
+
+
+# -- the decoder alone -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ENCODE)
+def test_a_coded_body_is_decoded(encoding: str) -> None:
+    assert decode(encoding, ENCODE[encoding](TEXT)) == TEXT
+    assert decode(encoding, ENCODE[encoding](b"")) == b""
+
+
+@pytest.mark.parametrize("encoding", ENCODE)
+def test_a_body_may_come_byte_by_byte(encoding: str) -> None:
+    assert decode(encoding, *in_bytes(ENCODE[encoding](TEXT[:3000]))) == TEXT[:3000]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "coded"),
+    [
+        ("deflate", bare_deflate(TEXT)),
+        ("x-gzip", gzip.compress(TEXT)),
+        ("GZIP", gzip.compress(TEXT)),
+        (" gzip , identity", gzip.compress(TEXT)),
+        ("identity", TEXT),
+        ("", TEXT),
+        ("gzip, br", quick_brotli(gzip.compress(TEXT))),
+        ("gzip, gzip", gzip.compress(gzip.compress(TEXT))),
+        ("deflate, zstd", zstd.compress(bare_deflate(TEXT))),
+    ],
+)
+def test_codings_go_by_their_names_and_come_off_last_first(encoding: str, coded: bytes) -> None:
+    assert decode(encoding, coded) == TEXT
+
+
+def test_bare_deflate_is_told_from_zlib_at_its_second_byte() -> None:
+    assert decode("deflate", *in_bytes(bare_deflate(TEXT[:500]))) == TEXT[:500]
+
+
+@pytest.mark.parametrize(
+    "encoding", ["compress", "gzip, gzip, gzip", "utf-8", "aes128gcm", "br;q=1", "gzip\x00", "exi"]
+)
+def test_a_coding_that_is_not_understood_is_an_error(encoding: str) -> None:
+    with pytest.raises(BodyError) as caught:
+        Decoder(encoding, MIB)
+    assert (caught.value.reason, caught.value.retryable) == ("body_encoding", False)
+
+
+@pytest.mark.parametrize("encoding", ENCODE)
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
+def test_a_cut_body_is_never_a_whole_one(encoding: str, keep: float) -> None:
+    coded = ENCODE[encoding](TEXT)
+    assert reason_of(encoding, coded[: int(len(coded) * keep)]) == "body_truncated"
+    assert reason_of(encoding, coded[:-1]) == "body_truncated"
+    assert reason_of(encoding, coded[:1]) == "body_truncated"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, br"])
+def test_a_body_without_a_byte_is_empty(encoding: str) -> None:
+    assert decode(encoding) == b""
+    assert decode(encoding, b"") == b""
+
+
+@pytest.mark.parametrize("encoding", ENCODE)
+def test_a_broken_body_is_an_error_for_good(encoding: str) -> None:
+    coded = bytearray(ENCODE[encoding](TEXT))
+    coded[len(coded) // 2 : len(coded) // 2 + 40] = b"\xff" * 40
+    with pytest.raises(BodyError) as caught:
+        decode(encoding, bytes(coded))
+    assert (caught.value.reason, caught.value.retryable) == ("body_encoding", False)
+    assert reason_of(encoding, b"<html>not coded at all</html>") == "body_encoding"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_several_members_are_one_body(encoding: str) -> None:
+    encode = ENCODE[encoding]
+    coded = encode(b"one ") + encode(b"") + encode(TEXT) + encode(b" three")
+    expected = b"one " + TEXT + b" three"
+    assert decode(encoding, coded) == expected
+    assert decode(encoding, *(coded[at : at + 7] for at in range(0, len(coded), 7))) == expected
+    assert reason_of(encoding, coded[:-3]) == "body_truncated"
+
+
+def test_a_skippable_frame_is_skipped() -> None:
+    skippable = b"\x5a\x2a\x4d\x18\x05\x00\x00\x00ABCDE"
+    assert decode("zstd", skippable + zstd.compress(b"one ") + skippable + zstd.compress(b"two")) == b"one two"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_members_are_counted(encoding: str) -> None:
+    empty = ENCODE[encoding](b"")
+    assert decode(encoding, empty * 999 + ENCODE[encoding](b"last")) == b"last"
+    started = time.process_time()
+    assert reason_of(encoding, empty * 200_000) == "body_encoding"
+    assert time.process_time() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\0", b"\0" * 1000, b"\r\n", b"\x1f", b"\x1f\x8a", b"<!-- cached -->", b"\x28\xb5\x2f"]
+)
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate"])
+def test_what_follows_the_end_is_ignored(encoding: str, garbage: bytes) -> None:
+    coded = ENCODE[encoding](TEXT)
+    assert decode(encoding, coded + garbage) == TEXT
+    assert decode(encoding, coded, *in_bytes(garbage)) == TEXT
+
+
+def test_what_follows_the_end_of_brotli_in_a_later_part_is_ignored() -> None:
+    assert decode("br", quick_brotli(TEXT), b"garbage") == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["", *ENCODE, "gzip, gzip"])
+def test_the_limit_is_exact(encoding: str) -> None:
+    coded = TEXT
+    for name in filter(None, encoding.split(", ")):
+        coded = ENCODE[name](coded)
+    assert decode(encoding, coded, limit=len(TEXT)) == TEXT
+    decoder = Decoder(encoding, len(TEXT) - 1)
+    sizes: list[int] = []
+    with pytest.raises(BodyError) as caught:
+        sizes.extend(map(len, decoder.feed(coded)))
+    assert (caught.value.reason, caught.value.retryable) == ("body_too_large", False)
+    assert sum(sizes) < len(TEXT)
+
+
+# -- bombs -------------------------------------------------------------------------------------------------------------
+
+
+def zeros(encode: object, finish: str, megabytes: int) -> bytes:
+    feed = getattr(encode, "compress", None) or encode.process  # type: ignore[attr-defined]
+    block = bytes(MIB)
+    return b"".join([feed(block) for _ in range(megabytes)]) + getattr(encode, finish)()  # type: ignore[no-any-return]
+
+
+def brotli_bomb(gigabytes: int) -> bytes:
+    """A meta-block of zeros copies what lies before it, so one in the middle may stand there any number of times."""
+    block = bytes(16 * MIB)
+    coder = brotli.Compressor(quality=3, lgwin=16)
+    start = coder.process(block) + coder.flush()
+    again = coder.process(block) + coder.flush()
+    end = coder.finish()
+    return bytes(start + again * (gigabytes * 64 - 1) + end)
+
+
+@pytest.fixture(scope="module")
+def bombs() -> dict[str, bytes]:
+    """A gigabyte each, in 2 KB to 1 MB."""
+    flat = zeros(zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS), "flush", 64)
+    return {
+        "gzip": flat * 16,
+        "deflate": zeros(zlib.compressobj(1), "flush", 1024),
+        "br": brotli_bomb(1),
+        "zstd": zstd.compress(bytes(64 * MIB)) * 16,
+        "gzip, gzip": gzip.compress(flat * 16),
+        "gzip, zstd": zstd.compress(flat * 16),
+        "br, br": quick_brotli(brotli_bomb(1)),
+    }
+
+
+BOMBS = ("gzip", "deflate", "br", "zstd", "gzip, gzip", "gzip, zstd", "br, br")
+
+
+@pytest.mark.parametrize("encoding", BOMBS)
+def test_a_bomb_stops_at_the_limit_without_taking_memory(bombs: dict[str, bytes], encoding: str) -> None:
+    bomb = bombs[encoding]
+    assert len(bomb) < 6 * MIB
+    limit = 8 * MIB
+    decoder = Decoder(encoding, limit)
+    sizes = []
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyError) as caught:
+            sizes.extend(len(piece) for piece in decoder.feed(bomb))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason == "body_too_large"
+    assert max(sizes) <= STEP_BYTES
+    assert limit - STEP_BYTES <= sum(sizes) <= limit
+    assert peak < 2 * MIB
+
+
+def test_each_bomb_is_as_large_as_it_claims(bombs: dict[str, bytes]) -> None:
+    """Else the test above would prove little. The fastest of them, to its end."""
+    decoder = Decoder("zstd", 1024 * MIB)
+    assert sum(map(len, decoder.feed(bombs["zstd"]))) == 1024 * MIB
+    decoder.finish()
+
+
+def test_input_that_gives_nothing_has_a_limit_too() -> None:
+    coder = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    header = coder.compress(b"") + coder.flush(zlib.Z_FULL_FLUSH)
+    nothing = b"\x00\x00\x00\xff\xff" * 10_000  # empty stored blocks
+    assert reason_of("gzip", header, nothing * 3, limit=10_000) == "body_too_large"
+
+
+def test_a_window_larger_than_http_allows_is_refused() -> None:
+    parameters = {zstd.CompressionParameter.window_log: 27}
+    coder = zstd.ZstdCompressor(options=parameters)
+    assert reason_of("zstd", coder.compress(TEXT) + coder.flush()) == "body_encoding"
+
+
+# -- over a connection -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def fetched(
+    script: Script, method: str = "GET", **timeout: float
+) -> AsyncIterator[tuple[aiohttp.ClientResponse, RawServer]]:
+    async with (
+        RawServer(script, keep_alive=True) as server,
+        aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(**timeout)) as session,
+        session.request(method, server.url) as response,
+    ):
+        yield response, server
+
+
+async def collected(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    return b"".join([piece async for piece in iter_body(response, limit)])
+
+
+READERS = pytest.mark.parametrize("read", [read_body, collected])
+
+
+def chunked(*parts: bytes) -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b""))
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n" + body
+
+
+@READERS
+@pytest.mark.parametrize("encoding", ["identity", *ENCODE])
+async def test_a_body_is_read_and_decoded(read: Callable[..., object], encoding: str) -> None:
+    coded = ENCODE.get(encoding, bytes)(TEXT)
+    async with fetched(answer(coded, f"Content-Encoding: {encoding}")) as (response, _):
+        assert await read(response, len(TEXT)) == TEXT
+
+
+@READERS
+async def test_a_body_without_coding_is_read(read: Callable[..., object]) -> None:
+    async with fetched(answer(TEXT)) as (response, _):
+        assert await read(response, len(TEXT)) == TEXT
+
+
+@READERS
+async def test_two_headers_are_two_codings(read: Callable[..., object]) -> None:
+    coded = quick_brotli(gzip.compress(TEXT))
+    async with fetched(answer(coded, "Content-Encoding: gzip", "Content-Encoding: br")) as (response, _):
+        assert await read(response, MIB) == TEXT
+
+
+@READERS
+async def test_a_chunked_coded_body_is_read(read: Callable[..., object]) -> None:
+    coded = gzip.compress(TEXT)
+    async with fetched(chunked(coded[:10], coded[10:11], coded[11:])) as (response, _):
+        assert await read(response, MIB) == TEXT
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 99999999\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", b"HTTP/1.1 204 No Content\r\nContent-Encoding: gzip\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99999999\r\nContent-Encoding: no-such\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+async def test_an_answer_without_body_is_empty_whatever_its_headers_say(
+    read: Callable[..., object], method: str, head: bytes
+) -> None:
+    async with fetched(head, method) as (response, server):
+        assert await read(response, 1000) == b""
+        assert not response.connection
+        async with aiohttp.ClientSession() as other, other.get(server.url, allow_redirects=False):
+            pass
+
+
+@READERS
+async def test_a_connection_is_used_again_after_a_whole_body(read: Callable[..., object]) -> None:
+    async with (
+        RawServer(answer(gzip.compress(TEXT), "Content-Encoding: gzip"), keep_alive=True) as server,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
+        for _ in range(3):
+            async with session.get(server.url) as response:
+                assert await read(response, MIB) == TEXT
+        assert (server.connections, len(server.requests)) == (1, 3)
+
+
+@READERS
+async def test_a_length_over_the_limit_is_refused_before_the_body_comes(read: Callable[..., object]) -> None:
+    async with fetched(hang(answer(b"", length=MIB + 1))) as (response, _):
+        with pytest.raises(BodyError) as caught:
+            await read(response, MIB)
+        assert (caught.value.reason, caught.value.retryable) == ("body_too_large", False)
+        assert response.closed
+
+
+@READERS
+async def test_a_body_that_never_ends_is_left_at_the_limit(read: Callable[..., object]) -> None:
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+            await writer.drain()
+
+    async with fetched(script) as (response, _):
+        with pytest.raises(BodyError) as caught:
+            await read(response, MIB)
+        assert caught.value.reason == "body_too_large"
+        assert response.closed
+
+
+@READERS
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer(b"abc", "Connection: close", length=10),
+        reset(answer(b"abc", length=10)),
+        answer(gzip.compress(TEXT)[:-20], "Content-Encoding: gzip"),
+        answer(gzip.compress(TEXT)[:-20], "Content-Encoding: gzip", "Connection: close", length=MIB),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nabcde\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(TEXT)[:-20],
+    ],
+    ids=["length", "reset", "coded", "coded length", "chunks", "coded until close"],
+)
+async def test_a_body_cut_short_is_never_a_success(read: Callable[..., object], script: Script) -> None:
+    async with (
+        RawServer(script) as server,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(server.url) as response,
+    ):
+        with pytest.raises(BodyError) as caught:
+            await read(response, 10 * MIB)
+        assert (caught.value.reason, caught.value.retryable) == ("body_truncated", True)
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("timeout", "reason"), [({"sock_read": 0.05}, "read_timeout"), ({"total": 0.2}, "total_timeout")]
+)
+@pytest.mark.parametrize("header", ["X-Coded: no", "Content-Encoding: gzip"])
+async def test_a_body_that_stops_coming_is_a_time_out(
+    read: Callable[..., object], timeout: dict[str, float], reason: str, header: str
+) -> None:
+    async with fetched(hang(answer(gzip.compress(TEXT)[:50], header, length=1000)), **timeout) as (response, _):
+        with pytest.raises(errors.TimeoutError) as caught:
+            await read(response, MIB)
+        assert caught.value.reason == reason
+
+
+@READERS
+async def test_a_coding_that_is_not_understood_is_refused_unread(read: Callable[..., object]) -> None:
+    async with fetched(hang(answer(b"", "Content-Encoding: no-such", length=100))) as (response, _):
+        with pytest.raises(BodyError) as caught:
+            await read(response, MIB)
+        assert caught.value.reason == "body_encoding"
+
+
+@READERS
+async def test_cancelling_closes_the_connection(read: Callable[..., object]) -> None:
+    async with fetched(hang(answer(b"abc", length=10))) as (response, _):
+        task = asyncio.create_task(read(response, MIB))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert response.closed
+
+
+async def test_leaving_an_iteration_early_closes_the_connection() -> None:
+    async with fetched(hang(answer(b"abc", length=10))) as (response, _):
+        pieces = iter_body(response, MIB)
+        assert await anext(pieces) == b"abc"
+        await pieces.aclose()  # type: ignore[attr-defined]
+        assert response.closed
+
+
+@pytest.mark.parametrize("encoding", BOMBS)
+async def test_the_loop_keeps_turning_while_a_bomb_is_decoded(bombs: dict[str, bytes], encoding: str) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with fetched(answer(bombs[encoding], f"Content-Encoding: {encoding}")) as (response, _):
+        ticker = asyncio.create_task(turn())
+        await asyncio.sleep(0)
+        before = turns
+        with pytest.raises(BodyError):
+            await read_body(response, 8 * MIB)
+        assert turns - before >= 30
+        ticker.cancel()
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+async def test_without_coding_the_stream_is_aiohttps_own() -> None:
+    async with fetched(answer(TEXT, "Content-Encoding: identity")) as (response, _):
+        assert open_stream(response, MIB) is response.content
+
+
+async def test_a_coded_stream_reads_like_aiohttps_own() -> None:
+    coded = answer(gzip.compress(TEXT), "Content-Encoding: gzip")
+    lines = TEXT.splitlines(keepends=True)
+    async with RawServer(coded, keep_alive=True) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+
+        @asynccontextmanager
+        async def stream() -> AsyncIterator[aiohttp.StreamReader]:
+            async with session.get(server.url) as response:
+                content = open_stream(response, MIB)
+                assert isinstance(content, aiohttp.StreamReader)
+                assert not content.at_eof()
+                yield content
+                assert content.at_eof()
+                assert await content.read() == await content.readany() == await content.read(5) == b""
+                assert content.total_bytes == len(TEXT)
+                assert content.total_raw_bytes == len(gzip.compress(TEXT))
+
+        async with stream() as content:
+            assert await content.read() == TEXT
+        async with stream() as content:
+            assert await content.readexactly(100_000) + await content.readexactly(len(TEXT) - 100_000) == TEXT
+            with pytest.raises(asyncio.IncompleteReadError):
+                await content.readexactly(1)
+        async with stream() as content:
+            assert [line async for line in content] == lines
+        async with stream() as content:
+            assert await content.readline() == lines[0]
+            assert await content.readuntil(b"page") == lines[1][: lines[1].index(b"page") + 4]
+            await content.read()
+        async with stream() as content:
+            pieces = [piece async for piece in content.iter_chunked(1000)]
+            assert b"".join(pieces) == TEXT
+            assert max(map(len, pieces)) == 1000
+        async with stream() as content:
+            pieces = [piece async for piece in content.iter_any()]
+            assert b"".join(pieces) == TEXT
+            assert max(map(len, pieces)) <= STEP_BYTES
+        async with stream() as content:
+            assert b"".join([piece async for piece, _ in content.iter_chunks()]) == TEXT
+        async with stream() as content:
+            await content.wait_eof()
+            got = content.read_nowait(10)
+            while piece := content.read_nowait():
+                got += piece
+            assert got == TEXT
+            await content.read()
+
+
+async def test_a_coded_stream_decodes_no_more_than_is_read(bombs: dict[str, bytes]) -> None:
+    async with fetched(answer(bombs["br"], "Content-Encoding: br")) as (response, _):
+        content = open_stream(response, 2048 * MIB)
+        assert isinstance(content, DecodedStream)
+        for expected in (10, 1000, 100_000):
+            before = content.total_bytes
+            assert await content.read(expected) == bytes(expected)
+            assert content.total_bytes - before <= expected + STEP_BYTES
+
+
+async def test_a_slow_reader_slows_the_server_down() -> None:
+    sent = 0
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        coder = zlib.compressobj(0, wbits=16 + zlib.MAX_WBITS)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n")
+        while sent < 64 * MIB:
+            writer.write(coder.compress(bytes(MIB)))
+            sent += MIB
+            await writer.drain()
+        writer.write(coder.flush())
+
+    async with fetched(script) as (response, _):
+        content = open_stream(response, 100 * MIB)
+        assert len(await content.read(1000)) == 1000
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert sent < 32 * MIB
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (answer(gzip.compress(TEXT)[:-20], "Content-Encoding: gzip"), "body_truncated"),
+        (
+            answer(gzip.compress(TEXT)[:-20], "Content-Encoding: gzip", "Connection: close", length=MIB),
+            "body_truncated",
+        ),
+        (answer(b"not gzip", "Content-Encoding: gzip"), "body_encoding"),
+        (answer(gzip.compress(bytes(2 * MIB)), "Content-Encoding: gzip"), "body_too_large"),
+    ],
+    ids=["cut", "cut connection", "broken", "too large"],
+)
+async def test_a_coded_stream_fails_with_our_errors_and_stays_failed(script: bytes, reason: str) -> None:
+    async with (
+        RawServer(script) as server,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(server.url) as response,
+    ):
+        content = open_stream(response, MIB)
+        for _ in range(2):
+            with pytest.raises(BodyError) as caught:
+                await content.read()
+            assert caught.value.reason == reason
+        assert content.exception() is caught.value
+        assert not content.at_eof()
+
+
+async def test_reading_ahead_fails_with_our_errors_too() -> None:
+    async with fetched(answer(b"not gzip", "Content-Encoding: gzip")) as (response, _):
+        content = open_stream(response, MIB)
+        await content.wait_eof()
+        with pytest.raises(BodyError):
+            content.read_nowait()
+        with pytest.raises(BodyError):
+            await content.read()
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    go_on = asyncio.Event()
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        coded = gzip.compress(TEXT)
+        writer.write(answer(coded[:100], "Content-Encoding: gzip", "Connection: close", length=len(coded)))
+        await go_on.wait()
+        writer.write(coded[100:])
+
+    async with fetched(script) as (response, _):
+        content = open_stream(response, MIB)
+        got = await content.readany()
+        task = asyncio.create_task(content.readany())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        assert got + await content.read() == TEXT
