@@ -126,8 +126,6 @@ class Crawl:
         """To the end, whatever it is. Raises `EngineUnavailable`, or what is a bug."""
         try:
             reason = await self.engine.run()
-            for exporter in self._exporters:
-                await exporter.close()
         finally:
             self._write_stats()
         logger.info("%s: %s", self.spider.name, _ending(reason))
@@ -268,6 +266,7 @@ class Crawl:
         for output in self.outputs:
             exporter = make_exporter(output.target, output.overwrite)
             await exporter.open(positions.get(exporter.target))
+            stack.push_async_callback(exporter.close)
             exporters.append(exporter)
         # Where each output begins is known before anything is written to it: a crash cuts it back to here at least.
         begun = {exporter.target: await exporter.flush() for exporter in exporters}

@@ -213,8 +213,8 @@ def _table(codec: str) -> str:
 #
 # The functions below keep to the standard's steps. Wherever these say that the user agent "runs out of bytes", Python
 # says so by IndexError (no byte at that index) or ValueError (`bytes.index` found nothing), which end the prescan:
-# a `<meta>` that is cut at byte 1024 declares nothing. Every pattern is a run of one class of bytes, so each byte is
-# looked at a fixed number of times.
+# a `<meta>` that is cut at byte 1024 declares nothing. The patterns are runs of one class of bytes, which never have to
+# give one back.
 
 _WHITESPACE: Final = b"\t\n\f\r "
 _META = re.compile(rb"<meta[\t\n\f\r /]", re.IGNORECASE).match
@@ -309,10 +309,7 @@ def _attribute(head: bytes, at: int) -> tuple[bytes, bytes, int]:
 
 def _end(run: Callable[[bytes, int], re.Match[bytes] | None], head: bytes, at: int) -> int:
     found = run(head, at)
-    end = found.end() if found else at
-    if end == len(head):
-        raise IndexError(end)
-    return end
+    return found.end() if found else at
 
 
 def _charset_in_content(value: bytes) -> str | None:

@@ -18,7 +18,7 @@ Where it differs from parsel, on purpose:
   `:first-child` and its like a doctype counts as a sibling of `<html>`.
 - `.get()` writes HTML as a browser does: `&nbsp;`, `disabled=""`, double quotes. The value of `disabled` alone is `""`;
   for the names HTML 4 knows, libxml2 makes it `"disabled"`.
-- `* > ::text` and `a ~ * > ::attr(x)` mean what they say; parsel takes the combinator for a descendant-or-self.
+- `a ~ * > ::text` and `a ~ * > ::attr(x)` are those of the siblings' children; parsel loses a step there.
 - More is accepted: lists and nesting in `:not()`, combinators in `:is()`, `*:first-of-type`, `:nth-child(2 of .x)`,
   `:any-link` and others of lexbor's. A namespace prefix is an error; there is nothing it could refer to.
 - A selector that is not valid is a ValueError even where nothing is searched, and text has no attributes (`{}`).

@@ -144,7 +144,7 @@ class LocalSite:
         self._routes[path] = answer
 
     def route(self, path: str, handler: Handler) -> None:
-        """Answer `path` by an aiohttp.web handler. `*` answers everything that nothing else does."""
+        """Answer `path` by an aiohttp.web handler. `*` answers everything that nothing else does, but /robots.txt."""
         self._routes[path] = handler
 
     def requests(self, path: str | None = None) -> list[Hit]:
@@ -170,7 +170,9 @@ class LocalSite:
         for count, arrival in self._arrivals:
             if len(self.journal) >= count:
                 arrival.set()
-        handler = self._routes.get(path) or self._routes.get(path.partition("?")[0]) or self._routes.get("*")
+        handler = self._routes.get(path) or self._routes.get(path.partition("?")[0])
+        if handler is None and path != "/robots.txt":
+            handler = self._routes.get("*")
         return await (handler or _not_found)(request)
 
 

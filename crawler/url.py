@@ -332,10 +332,13 @@ def _framed(field: bytes) -> bytes:
 def _split(url: str) -> tuple[str, str]:
     """`("https:", "host:port")`, the port where it is written."""
     parts = url.split("/", 3)
-    if len(parts) != 4 or parts[0] not in _PORTS or parts[1] or not parts[2]:
-        raise InvalidURL(f"not a normalised http(s) URL: {_shown(url)}")
-    host = parts[2]
-    return parts[0], (host[host.rindex("@") + 1 :] if "@" in host else host)
+    if len(parts) == 4 and parts[0] in _PORTS and not parts[1]:
+        host = parts[2]
+        if "@" in host:
+            host = host[host.rindex("@") + 1 :]
+        if host:
+            return parts[0], host
+    raise InvalidURL(f"not a normalised http(s) URL: {_shown(url)}")
 
 
 def host_key(url: str) -> str:
@@ -357,7 +360,7 @@ def hostname(url: str) -> str:
     """The host alone of a normalised URL, without port; an IPv6 address without its brackets."""
     host = _split(url)[1]
     if host.startswith("["):
-        return host[1 : host.index("]")]
+        return host[1:].partition("]")[0]
     return host.partition(":")[0]
 
 

@@ -247,6 +247,8 @@ def test_the_charset_of_a_header_is_found_in_whatever_servers_send(value: str, l
         (b"<? '><meta charset=koi8-r>", "koi8-r"),
         (b"<!<meta charset=utf-8><meta charset=koi8-r>", "koi8-r"),
         (b"</p a='<meta charset=utf-8>'><meta charset=koi8-r>", "koi8-r"),
+        (b"<p a='><meta charset=utf-8>'><meta charset=koi8-r>", "koi8-r"),
+        (b'<p a="\'><meta charset=utf-8>"><meta charset=koi8-r>', "koi8-r"),
         (b"<a b=c'><meta charset=koi8-r>", "koi8-r"),
         (b"<a 'b><meta charset=koi8-r>", "koi8-r"),
         (b"<1 <meta charset=koi8-r>", "koi8-r"),
@@ -289,6 +291,14 @@ def test_the_declaration_of_xml_counts_in_every_kind_of_markup(
     body: bytes, codec: str | None, content_type: str | None
 ) -> None:
     assert detect(body + NOT_UTF8, content_type) == (codec or "cp1252")
+
+
+@pytest.mark.parametrize(
+    "whole", [b"\xff<meta charset=koi8-r>", b"\xff<meta charset='koi8-r' >", b"\xff<p a=b><meta a charset = koi8-r>"]
+)
+def test_a_document_cut_within_its_declaration_declares_nothing(whole: bytes) -> None:
+    assert detect(whole, HTML) == "koi8-r"
+    assert {detect(whole[:cut], HTML) for cut in range(len(whole))} == {"cp1252"}
 
 
 def test_meta_comes_before_the_xml_declaration_in_html_after_it_in_xhtml_and_never_in_xml() -> None:

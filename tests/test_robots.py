@@ -244,6 +244,10 @@ def test_a_line_that_ends_at_the_limit_counts() -> None:
         (("Disallow: /a*b*c$",), "/abbc/c", False),
         (("Disallow: /a*b*c$",), "/abc/", True),
         (("Disallow: /ab*ab$",), "/ab", True),
+        (("Disallow: /*aba*ba$",), "/xxaba", True),
+        (("Disallow: /*aba*ba$",), "/xxababa", False),
+        (("Disallow: /*aba*bab",), "/xxabab", True),
+        (("Disallow: /*aba*bab",), "/xxababab", False),
         (("Disallow: /a*$",), "/abc", False),
         (("Disallow: /a**b",), "/a-b", False),
         (("Allow: /a", "Disallow: /a*"), "/a", False),
@@ -538,6 +542,11 @@ def test_a_check_against_40_000_rules_takes_less_than_a_millisecond(rule: str) -
 def test_a_hostile_file_cannot_hold_the_loop(rules: list[str]) -> None:
     robots = Robots.parse(for_us(*(f"Disallow: {rule}" for rule in rules)), "crawler")
     assert fastest_ms(lambda: robots.check("/" + "a" * 2000)) < 100
+
+
+def test_a_wildcard_that_is_longer_than_the_path_is_not_worth_a_look() -> None:
+    robots = Robots.parse(for_us("Disallow: /" + "*a" * 100_000), "crawler")
+    assert robots.check("/" + "a" * 2000) == Decision(True, "", 0)
 
 
 def test_a_url_that_costs_too_much_to_decide_is_disallowed_by_no_rule() -> None:

@@ -22,8 +22,8 @@ from crawler.selector import Selector, SelectorList
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>T &amp; t</title><style>s{}</style><script>x<y</script></head>
 <body><div id="o" class="a b"><p class="a" id="p1">one <b>bold</b> two</p><p id="p2"></p><!-- c --><p> </p><ul>
 <li>1</li><li lang="en-GB" class="x">2</li><li class="x">3 &lt;<b class="x">q</b></li></ul></div>
-<div id="x:y" class="c"><div><p>inner<i>most</i></p>after</div><a href="/1">l1</a><a>no</a><a href="" title="x, y">l2</a>
-<a href="/3?a=1&amp;b=2" title='it"s'>l3 <b>é</b></a></div><p title="one two">on<b>e</b></p>
+<div id="x:y" class="c"><div><p>inner<i>most</i></p>after</div><a href="/1">l1</a><a>no</a><a href="" title="x, y">l2
+</a><a href="/3?a=1&amp;b=2" title='it"s'>l3 <b>é</b></a></div><p title="one two">on<b>e</b></p>
 <dl><dt class="k">Price:</dt><dd>1 <b>EUR</b></dd><dt>Weight</dt><dd>2 kg</dd></dl>
 <table><tbody><tr><th>a</th><td>1</td></tr><tr><th>b</th><td>2</td></tr></tbody></table>
 <form><fieldset disabled="disabled"><legend><input id="i1"></legend><input id="i2"><button id="i3">b</button></fieldset>
@@ -31,35 +31,35 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>T &amp; t</title><style>s{
 <input id="i4" type="checkbox" checked="checked"><input id="i5" disabled="disabled" data-x=""></form>
 <textarea>ta &lt;b&gt;</textarea><p id="last">last &lt; p</p></body></html>"""
 
-QUERIES = """
-p|P|p.a|.a|#p1|p#p1.a|*|div p|div > p|p + p|p ~ ul|div div p|body div p b|html body > div|* > *|* *
-p, .a|b, p, #p1|p.a, p, *#p1|a, a[href]|:root|html:root|body:root
-li:nth-child(2)|li:nth-child(2n+1)|li:nth-child( odd )|li:nth-child(even)|li:nth-child(-n+2)|li:nth-last-child(1)
-li:first-child|li:last-child|li:only-child|b:only-child|li:first-of-type|dd:last-of-type|dt:nth-of-type(2)|dl:only-of-type
-p:empty|li:not(.x)|li:not(:first-child)|li:not(ul > li + li)|:not(div):not(p)|p:not(div p)
-div:has(> p)|div:has(p, a)|ul:has(+ div)|li:has(b.x)|dt:has(+ dd b)|:has(.x) :only-child|p:not(:has(b))
-:is(p, a)|:is(.x) b|*:is(.a) b|:where(p, a)|:matches(p, a)|:not(.c) a|:not(.zzz) > li
-a[href]|a[href=""]|a[href="/1"]|a[href='/1']|a[href^="/"]|a[href$="1"]|a[href*="a=1"]|a[title="x, y"]|[title~=two]|[lang|=en]
-[class~="b"]|[href^=""]|[data-x]|[data-x=""]|[TITLE]|[title='it"s']|[title='it\\"s']|[ href = "/1" i ]|a[href="/1" s]|[*|href]
-a[title!="x, y"]|a[title!=""]|a[href!='']|*|a|*|*|[href=")"]|[href="]"]|[title=":has("]
-#x\\:y|#x\\3A y|#x\\3a  p|.\\63 |[id="x:y"]|div#x\\:y > a
-p:contains("one")|p:contains(one)|p:contains('one'):not(.a)|div:contains("bold") li|dt:contains("Price") + dd
-dt:contains("Price") ~ dd::text|li:not(:contains("2"))|ul:has(li:contains("3"))|li:is(:contains("1"), :contains("2"))
-tr:has(th:contains(b)) td::text|div:has(> p:contains("bold")) > ul > li|p:not(div:contains(one) p)|:contains("zzz")|p:contains("")
-li:lang(en)|p:lang(en)|li:lang("en-gb")|:lang(fr)|div:has(li:lang(en-GB)) p|:link|a:link|a:visited|a:hover|a:target
-:checked|:disabled|:enabled|input:disabled|input:enabled|option:enabled|fieldset:disabled input|button:disabled::attr(id)
-:scope > body > p|:scope|html:scope > head|p:scope|:scope ::text|:scope::attr(lang)
-::text|*::text|p::text|p ::text|p *::text|#o::text|#o ::text|#o *::text|div::text|div ::text|* ::text|body > ::text|p:not(.a)::text
-title::text|script::text|style::text|textarea::text|p::TEXT|b::text, i::text|div::text, p::text|#o ::text, p::text|p, p::text
-p::text, p, p::attr(id), p::attr(class)|h9::text|dd::text, dt|::text, a|#o ::text, #p1 ::text|p + p::text|b ~ *::text
-a::attr(href)|a::attr( href )|a::attr("href")|a::attr('title')|::attr(id)|*::attr(id)|div ::attr(class)|div *::attr(class)
-a::attr(href), a::text|a::attr(title), a::attr(href)|a::attr(href), a::attr(href)|a::attr(HREF)|a::attr(nope)|[data-x]::attr(data-x)
-p/**/|p /* , */ b|p,/* */a| p |p\t,\na|div>p|div>p+p~ul|ul>li:not( .x )|p:is( .a , #last )
+QUERIES = r"""
+p ¦ P ¦ p.a ¦ .a ¦ #p1 ¦ p#p1.a ¦ * ¦ div p ¦ div > p ¦ p + p ¦ p ~ ul ¦ div div p ¦ body div p b ¦ * p ¦ * > * ¦ * * *
+html > body > div ¦ html ~ p ¦ p, .a ¦ b, p, #p1 ¦ p.a, p, *#p1 ¦ a, a[href] ¦ :root ¦ html:root ¦ body:root ¦ *|a ¦ |a
+li:nth-child(2) ¦ li:nth-child(2n+1) ¦ li:nth-child( odd ) ¦ li:nth-child(even) ¦ li:nth-child(-n+2) ¦ b:only-child
+li:nth-last-child(1) ¦ li:first-child ¦ li:last-child ¦ li:only-child ¦ li:first-of-type ¦ dd:last-of-type
+dt:nth-of-type(2) ¦ dl:only-of-type ¦ p:empty ¦ P:EMPTY ¦ li:not(.x) ¦ li:not(:first-child) ¦ li:not(ul > li + li)
+:not(div):not(p) ¦ p:not(div p) ¦ div:has(> p) ¦ div:has(p, a) ¦ ul:has(+ div) ¦ li:has(b.x) ¦ dt:has(+ dd b)
+:has(.x) :only-child ¦ p:not(:has(b)) ¦ :is(p, a) ¦ :is(.x) b ¦ *:is(.a) b ¦ :where(p, a) ¦ :matches(p, a) ¦ :not(.c) a
+:not(.zzz) > li ¦ a[href] ¦ a[href=""] ¦ a[href="/1"] ¦ a[href='/1'] ¦ a[href^="/"] ¦ a[href$="1"] ¦ a[href*="a=1"]
+a[title="x, y"] ¦ [title~=two] ¦ [lang|=en] ¦ [lang|="en"] ¦ [class~="b"] ¦ [href^=""] ¦ [data-x] ¦ [data-x=""]
+[TITLE] ¦ [title='it"s'] ¦ [title="it\"s"] ¦ [ href = "/1" i ] ¦ a[href="/1" s] ¦ [*|href] ¦ [|href] ¦ [href=")"] ¦ [href="]"]
+a[title!="x, y"] ¦ a[title!=""] ¦ a[href!=''] ¦ a[title!=x] ¦ [title=":has("] ¦ #x\:y ¦ #x\3A y ¦ #x\3a y > a ¦ .\63
+[id="x:y"] ¦ div#x\:y > a ¦ p:contains("one") ¦ p:contains(one) ¦ p:contains('one'):not(.a) ¦ div:contains("bold") li
+dt:contains("Price") + dd ¦ dt:contains("Price") ~ dd::text ¦ li:not(:contains("2")) ¦ ul:has(li:contains("3"))
+li:is(:contains("1"), :contains("2")) ¦ tr:has(th:contains(b)) td::text ¦ div:has(> p:contains("bold")) > ul > li
+p:not(div:contains(one) p) ¦ :contains("zzz") ¦ p:contains("") ¦ p:contains("\6fne") ¦ li:lang(en) ¦ p:lang(en)
+li:lang("en-gb") ¦ :lang(fr) ¦ div:has(li:lang(en-GB)) p ¦ :link ¦ a:link ¦ a:visited ¦ a:hover ¦ a:target ¦ :checked
+:disabled ¦ :enabled ¦ input:disabled ¦ input:enabled ¦ option:enabled ¦ fieldset:disabled input ¦ :disabled::attr(id)
+:scope > body > p ¦ :scope ¦ html:scope > head ¦ p:scope ¦ :scope ::text ¦ :scope::attr(lang) ¦ :scope > body, b::text
+::text ¦ *::text ¦ p::text ¦ p ::text ¦ p *::text ¦ #o::text ¦ #o ::text ¦ #o *::text ¦ div::text ¦ div ::text
+* ::text ¦ body > ::text ¦ * > ::text ¦ p:not(.a)::text ¦ title::text ¦ script::text ¦ style::text ¦ textarea::text ¦ p::TEXT
+b::text, i::text ¦ div::text, p::text ¦ #o ::text, p::text ¦ p, p::text ¦ p::text, p, p::attr(id), p::attr(class)
+h9::text ¦ dd::text, dt ¦ ::text, a ¦ #o ::text, #p1 ::text ¦ p + p::text ¦ b ~ *::text ¦ *|*::text ¦ a::text, a b::text
+a::attr(href) ¦ a::attr( href ) ¦ a::attr("href") ¦ a::attr('title') ¦ ::attr(id) ¦ *::attr(id) ¦ div ::attr(class)
+div *::attr(class) ¦ * > ::attr(lang) ¦ a::attr(href), a::text ¦ a::attr(title), a::attr(href) ¦ a::attr(HREF)
+a::attr(href), a::attr(href) ¦ a::attr(nope) ¦ [data-x]::attr(data-x) ¦ p/**/ ¦ p /* , */ b ¦ p,/* */a ¦  p  ¦ div>p
+div>p+p~ul ¦ ul>li:not( .x ) ¦ p:is( .a , #last ) ¦ p[id]:first-child::attr(id) ¦ #p2::text ¦ textarea ::text
 """
-TABLE = [query for line in QUERIES.strip().splitlines() for query in line.split("|")]
-# A bar is part of these, or a blank at their end.
-TABLE += ["*|a", "*|*", "|a", "[*|href]", "[|href]", "[lang|=en]", "[lang|='en']::attr(lang)", ".\\63 ", "#x\\3a  p"]
-TABLE = [query for query in TABLE if query.count("[") == query.count("]") and not query.startswith("=")]
+TABLE = [*re.split(" ¦ |\n", QUERIES.strip("\n")), "*|*", ".\\63 ", "#x\\3a  p", "p\t,\na", "[title='x\\2c  y']"]
 
 NESTED = [
     ("div", "p"),
@@ -99,22 +99,25 @@ NESTED = [
 ]
 
 INVALID = """
-> p|div >|div > > p|  |,|p,|p,,a|p[|p[a|a[b='|a[b='c]|a[b=c|a[b=1]|a[b=c x]|a[b~c]|p:unknown|p:unknown(1)|p::before|p::first-line
-p::foo|p::attr|p::attr()|p::attr(1)|p::attr(a, b)|p::attr(a|p::text a|p::text::text|p::text.x|p:text|p:before|p(|p)|(|"|a{|a}
-p:nth-child(x)|p:nth-child()|p:nth-child(2|.1|.|#|p:not()|p:is()|p:has()|p:not(|p:is(p|p:is(p, :unk)|p:is(p,)|p:not(p::text)
-p:has(::text)|p:not(:scope)|div :scope|p:contains()|p:contains(a b)|p:contains("a" i)|p:contains("a"|p:lang()|p > |@x|$|p;|p !|!p
-p:first|p:is(:unknown)|p, :unknown|p:not(:unknown)|div/**/p|p:current|p:current(p)|p:dir(ltr)|p:scope(1)|p:nth-child(1 of :unk)
+> p ¦ div > ¦ div > > p ¦   ¦ , ¦ p, ¦ p,,a ¦ p[ ¦ p[a ¦ a[b=' ¦ a[b='c] ¦ a[b=c ¦ a[b=1] ¦ a[b=c x] ¦ a[b~c] ¦ a[|=b]
+p:unknown ¦ p:unknown(1) ¦ p::before ¦ p::first-line ¦ p::foo ¦ p::attr ¦ p::attr() ¦ p::attr(1) ¦ p::attr(a, b)
+p::attr(a ¦ p::text a ¦ p::text::text ¦ p::text.x ¦ p:text ¦ p:before ¦ p( ¦ p) ¦ ( ¦ " ¦ a{ ¦ a} ¦ p:nth-child(x)
+p:nth-child() ¦ p:nth-child(2 ¦ .1 ¦ . ¦ # ¦ p:not() ¦ p:is() ¦ p:has() ¦ p:not( ¦ p:is(p ¦ p:is(p, :unknown) ¦ p:is(p,)
+p:not(p::text) ¦ p:has(::text) ¦ p:not(:scope) ¦ div :scope ¦ p:contains() ¦ p:contains(a b) ¦ p:contains("a" i)
+p:contains("a" ¦ p:lang() ¦ p > ¦ @x ¦ $ ¦ p; ¦ p ! ¦ !p ¦ p:first ¦ p:is(:unknown) ¦ p, :unknown ¦ p:not(:unknown)
+div/**/p ¦ p:current ¦ p:current(p) ¦ p:dir(ltr) ¦ p:scope(1) ¦ p:nth-child(1 of :unknown) ¦ div || p
+svg|a ¦ [xlink|href]
 """
-INVALID_QUERIES = [query for line in INVALID.strip("\n").splitlines() for query in line.split("|")]
-INVALID_QUERIES += ["", "div || p", "svg|a", "[xlink|href]", "a[|=b]", "\ud800", "p\x00"]
+INVALID_QUERIES = [*re.split(" ¦ |\n", INVALID.strip("\n")), "", "\ud800", "p\x00"]
 
 OURS = Selector.from_html(PAGE)
 THEIRS = parsel.Selector(PAGE)
 
 
-def same(html: list[str]) -> list[str]:
-    """Serialisations differ in what is listed in the module's docstring; the page avoids all but the quotes."""
-    return [part.replace("""'it"s'""", '"it&quot;s"').replace('=""', "") for part in html]
+def same(parts: list[str]) -> list[str]:
+    """Without the differences in serialisation, which have their own test."""
+    parts = [re.sub(r' (disabled|checked|selected)(="\w*")?', r" \1", part).replace('=""', "") for part in parts]
+    return [part.replace("""'it"s'""", '"it&quot;s"') for part in parts]
 
 
 @pytest.mark.parametrize("query", TABLE)
@@ -123,8 +126,8 @@ def test_a_query_finds_what_parsel_finds(query: str) -> None:
 
 
 def test_the_table_is_not_about_nothing() -> None:
-    assert len(TABLE) > 200
-    assert sum(1 for query in TABLE if THEIRS.css(query)) > 180
+    assert len(TABLE) >= 200
+    assert sum(1 for query in TABLE if THEIRS.css(query)) >= 175
 
 
 @pytest.mark.parametrize(("outer", "query"), NESTED)
@@ -163,9 +166,8 @@ DIFFERENT: list[tuple[str, str, list[str], list[str] | None]] = [
     ("<input disabled>", "input", ['<input disabled="">'], ["<input disabled>"]),
     ("<input disabled>", "input::attr(disabled)", [""], ["disabled"]),
     # a combinator that parsel loses
-    ("<ul id=a><li id=b>x</li></ul>", "ul > * > ::text", [], []),
-    ("<html lang=x><p lang=y>x</p></html>", "* > ::attr(lang)", ["y"], ["x", "y"]),
-    ("<i></i><b lang=x><u lang=y></u></b>", "i ~ * > ::attr(lang)", ["y"], ["x", "y"]),
+    ("<i></i><b lang=x>a<u lang=y>b</u></b>", "i ~ * > ::text", ["b"], []),
+    ("<i></i><b lang=x>a<u lang=y>b</u></b>", "i ~ * > ::attr(lang)", ["y"], ["x"]),
     # what parsel refuses
     ("<ul><li class=a>1</li><li>2</li></ul>", "li:not(.a, .b)::text", ["2"], None),
     ("<ul><li class=a>1</li><li>2</li></ul>", "li:not(:not(.a))::text", ["1"], None),
@@ -184,7 +186,7 @@ def test_a_difference_from_parsel_is_as_documented(
 ) -> None:
     assert Selector.from_html(html).css(query).getall() == ours
     if theirs is None:
-        with pytest.raises(Exception, match="Expected|implemented|unknown|nested|not supported"):
+        with pytest.raises(Exception, match=r"Expected|implemented|unknown|nested|not supported"):
             parsel.Selector(html).css(query)
     else:
         assert parsel.Selector(html).css(query).getall() == theirs
@@ -195,8 +197,11 @@ def test_a_difference_from_parsel_is_as_documented(
 # No doctype (lexbor counts it among the siblings of <html>) and no name with a capital (quirks mode).
 TEXT = st.sampled_from(["one", "tw", "o ", " ", "&amp;", "<!--c-->"])
 ATTRIBUTES = st.sampled_from(
-    ["", "", ' class="a"', ' class="b"', ' class="a b"', ' id="x"', ' id="y" class="b"', ' title="one"']
-    + [' title="two words"', ' title=""', ' lang="en"', ' lang="en-GB" title="one"']
+    re.split(
+        " ¦",
+        """ ¦ ¦ class="a" ¦ class="b" ¦ class="a b" ¦ id="x" ¦ id="y" class="b" ¦ title="one" ¦ title="" ¦ title="two words"
+ ¦ lang="en" ¦ lang="en-GB" title="one\"""",
+    )
 )
 NAMES = st.sampled_from(["div", "span", "b", "section"])
 
@@ -215,10 +220,14 @@ PAGES = st.builds(
     st.lists(ELEMENTS, min_size=1, max_size=3),
 )
 CONDITIONS = st.sampled_from(
-    """.a .b #x [title] [title="one"] [title~=words] [title!=one] [class^=a] :first-child :last-child :only-child :root
-    :nth-child(2) :nth-child(odd) :nth-last-child(-n+2) :empty :contains(one) :contains("tw") :lang(en) :not(.a) :not(div)
-    :is(.a,#x) :has(.a) :has(>b) :has(+span) :has(~.b) :has(>span:contains(one)) :not(:contains(one)) :not(div>b)
-    :not(div:contains(one)>b) :not(:has(b)) :has(section:lang(en)+*)""".split()
+    re.split(
+        " ¦ |\n",
+        """.a ¦ .b ¦ #x ¦ [title] ¦ [title="one"] ¦ [title~=words] ¦ [title!=one] ¦ [class^=a] ¦ :first-child
+:last-child ¦ :only-child ¦ :root ¦ :nth-child(2) ¦ :nth-child(odd) ¦ :nth-last-child(-n+2) ¦ :empty ¦ :contains(one)
+:contains("tw") ¦ :lang(en) ¦ :not(.a) ¦ :not(div) ¦ :is(.a, #x) ¦ :has(.a) ¦ :has(> b) ¦ :has(+ span) ¦ :has(~ .b) ¦ :not(div > b)
+:has(> span:contains(one)) ¦ :not(:contains(one)) ¦ :not(div:contains(one) > b) ¦ :not(:has(b))
+:has(section:lang(en) + *)""",
+    )
 )
 COMPOUNDS = st.builds(
     lambda name, conditions: name + "".join(conditions) or "*",
@@ -248,7 +257,7 @@ def test_generated_queries_find_what_parsel_finds(html: str, asked: list[str], o
     if outer:
         ours, theirs = ours.css(outer), theirs.css(outer)
     for query in asked:
-        if not re.search(r"(^|, |~ )\* > \*?::", query):  # a difference that is meant
+        if not re.search(r"~ \* > \*::", query):  # a difference that is meant
             assert ours.css(query).getall() == theirs.css(query).getall(), query
 
 
@@ -354,13 +363,12 @@ def test_results_of_several_elements_are_joined_and_not_filtered() -> None:
 
 
 def test_a_query_is_read_once() -> None:
-    query = "li.x:not(.never-used-elsewhere)"
-    OURS.css(query)
+    items = OURS.css("li")
+    query = ".x:not(.never-used-elsewhere)"
     before = module._compile.cache_info()
-    OURS.css("li").css(query)
+    assert items.css(query).getall() == OURS.css(query).getall()[:3]
     after = module._compile.cache_info()
-    assert after.misses - before.misses == 1  # "li", if it was not known
-    assert after.hits > before.hits
+    assert after.misses == before.misses + 1
     assert after.maxsize is not None
 
 
@@ -394,12 +402,15 @@ def test_re_extracts_as_parsel_does(regex: str | re.Pattern[str]) -> None:
         assert [each.re_first(regex, default="d") for each in ours] == [each.re_first(regex, "d") for each in theirs]
 
 
-@pytest.mark.parametrize(
-    "text",
-    """&lt; &amp; &LT; &gt; &gt &quot; &nbsp; &nbspx &eacute; &EACUTE; &Eacute; &euro;1 &copyright; &copy &zzz; &zzz &; & &#
-    &#65; &#65 &#x41; &#X41; &#x; &#0; &#xD800; &#x110000; &#x110000 &#128; &#129; &#129 &#x85; &#99999999 &#0000000065;
-    &#x000000000041; &#٣; &amp;lt; &lt;b&gt; &apos; &hellip;&mdash; &frac12; &sup2;""".split(),
-)
+ENTITIES = r"""
+&lt; ¦ &amp; ¦ &LT; ¦ &gt; ¦ &gt ¦ &quot; ¦ &nbsp; ¦ &nbspx ¦ &eacute; ¦ &EACUTE; ¦ &Eacute; ¦ &euro;1 ¦ &copyright;
+&copy ¦ &zzz; ¦ &zzz ¦ &; ¦ & ¦ &# ¦ &#65; ¦ &#65 ¦ &#x41; ¦ &#X41; ¦ &#x; ¦ &#0; ¦ &#xD800; ¦ &#x110000; ¦ &#x110000
+&#128; ¦ &#129; ¦ &#129 ¦ &#x85; ¦ &#99999999 ¦ &#0000000065; ¦ &#x000000000041; ¦ &#٣; ¦ &amp;lt; ¦ &lt;b&gt; ¦ &apos;
+&frac12; ¦ &hellip;&mdash; ¦ &sup2; ¦ &#127; ¦ &#1; ¦ &#x10FFFF; ¦ &#55296;
+"""
+
+
+@pytest.mark.parametrize("text", re.split(" ¦ |\n", ENTITIES.strip("\n")))
 def test_re_replaces_entities_as_w3lib_does(text: str) -> None:
     expected = replace_entities(text, keep=("lt", "amp"))
     assert Selector(f"<{text}>").re(r"<(.*)>") == [expected]
@@ -496,5 +507,6 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_parsel_is_not_imported_until_an_xpath_asks() -> None:
-    code = "import sys, crawler.selector as s; s.Selector.from_html('<p>').css('p'); print({'parsel','lxml'} & set(sys.modules))"
+    code = "import sys; from crawler.selector import Selector; Selector.from_html('<p>').css('p').getall();"
+    code += "print({'parsel', 'lxml', 'w3lib', 'asyncio'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -5,8 +5,8 @@ at after each, and the loop gets a turn. And a stream that ends before its end i
 half a page with status 200.
 
 Every codec bounds a step in its own way. zlib: `max_length`, and the rest of the input lies in `unconsumed_tail`. zstd:
-the same, but it keeps the rest itself. brotli: a soft limit, for its buffer grows in blocks; 96 KiB is where the second
-block ends, so that a step stays under `STEP_BYTES`. gzip and zstd bodies may be several streams one behind the other;
+the same, but it keeps the rest itself. brotli: a soft limit, for its buffer grows in blocks of 32, 64, 128 KiB, so that
+asking for 64 KiB gives up to 96. gzip and zstd bodies may be several streams one behind the other;
 they are counted, because an empty one costs 20 bytes and gives nothing that a limit could see.
 """
 
@@ -48,7 +48,7 @@ _MAX_LAYERS: Final = 2
 _MAX_MEMBERS: Final = 1000
 _OVERHEAD_BYTES: Final = 64 * 1024
 """Coded bytes beyond the limit that are read before giving up: coding makes small and random data larger."""
-_BROTLI_BYTES: Final = 96 * 1024
+_BROTLI_BYTES: Final = 64 * 1024
 _ZSTD_WINDOW_LOG: Final = 23
 """8 MiB, the most that RFC 9659 lets a server use over HTTP."""
 

@@ -125,10 +125,9 @@ def test_a_body_without_a_byte_is_empty(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODE)
 def test_a_broken_body_is_an_error_for_good(encoding: str) -> None:
-    coded = bytearray(ENCODE[encoding](TEXT))
-    coded[len(coded) // 2 : len(coded) // 2 + 40] = b"\xff" * 40
+    coded = ENCODE[encoding](TEXT)
     with pytest.raises(BodyError) as caught:
-        decode(encoding, bytes(coded))
+        decode(encoding, coded[: len(coded) // 2] + b"\xff" * 10_000)
     assert (caught.value.reason, caught.value.retryable) == ("body_encoding", False)
     assert reason_of(encoding, b"<html>not coded at all</html>") == "body_encoding"
 
@@ -188,34 +187,32 @@ def test_the_limit_is_exact(encoding: str) -> None:
 # -- bombs -------------------------------------------------------------------------------------------------------------
 
 
-def zeros(encode: object, finish: str, megabytes: int) -> bytes:
-    feed = getattr(encode, "compress", None) or encode.process  # type: ignore[attr-defined]
-    block = bytes(MIB)
-    return b"".join([feed(block) for _ in range(megabytes)]) + getattr(encode, finish)()  # type: ignore[no-any-return]
+def zlib_bomb(wbits: int) -> bytes:
+    """A full flush forgets what came before, so what lies between two of them may stand there any number of times."""
+    coder = zlib.compressobj(9, wbits=wbits)
+    start = coder.compress(b"") + coder.flush(zlib.Z_FULL_FLUSH)
+    return start + (coder.compress(bytes(MIB)) + coder.flush(zlib.Z_FULL_FLUSH)) * 1024
 
 
-def brotli_bomb(gigabytes: int) -> bytes:
-    """A meta-block of zeros copies what lies before it, so one in the middle may stand there any number of times."""
-    block = bytes(16 * MIB)
-    coder = brotli.Compressor(quality=3, lgwin=16)
-    start = coder.process(block) + coder.flush()
-    again = coder.process(block) + coder.flush()
-    end = coder.finish()
-    return bytes(start + again * (gigabytes * 64 - 1) + end)
+def brotli_bomb() -> bytes:
+    """The second block of zeros copies from before it, so it may come again and again."""
+    coder = brotli.Compressor(quality=1, lgwin=16)
+    first, again = (coder.process(bytes(MIB)) + coder.flush() for _ in range(2))
+    return bytes(first + again * 1023 + coder.finish())
 
 
 @pytest.fixture(scope="module")
 def bombs() -> dict[str, bytes]:
-    """A gigabyte each, in 2 KB to 1 MB."""
-    flat = zeros(zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS), "flush", 64)
+    """A gigabyte of zeros each, in at most a megabyte; in layers in at most 3 KB."""
+    in_gzip = zlib_bomb(16 + zlib.MAX_WBITS)
     return {
-        "gzip": flat * 16,
-        "deflate": zeros(zlib.compressobj(1), "flush", 1024),
-        "br": brotli_bomb(1),
+        "gzip": in_gzip,
+        "deflate": zlib_bomb(-zlib.MAX_WBITS),
+        "br": brotli_bomb(),
         "zstd": zstd.compress(bytes(64 * MIB)) * 16,
-        "gzip, gzip": gzip.compress(flat * 16),
-        "gzip, zstd": zstd.compress(flat * 16),
-        "br, br": quick_brotli(brotli_bomb(1)),
+        "gzip, gzip": gzip.compress(in_gzip),
+        "gzip, zstd": zstd.compress(in_gzip),
+        "br, br": quick_brotli(brotli_bomb()),
     }
 
 
@@ -225,7 +222,7 @@ BOMBS = ("gzip", "deflate", "br", "zstd", "gzip, gzip", "gzip, zstd", "br, br")
 @pytest.mark.parametrize("encoding", BOMBS)
 def test_a_bomb_stops_at_the_limit_without_taking_memory(bombs: dict[str, bytes], encoding: str) -> None:
     bomb = bombs[encoding]
-    assert len(bomb) < 6 * MIB
+    assert len(bomb) < 1.1 * MIB
     limit = 8 * MIB
     decoder = Decoder(encoding, limit)
     sizes = []
@@ -242,11 +239,10 @@ def test_a_bomb_stops_at_the_limit_without_taking_memory(bombs: dict[str, bytes]
     assert peak < 2 * MIB
 
 
-def test_each_bomb_is_as_large_as_it_claims(bombs: dict[str, bytes]) -> None:
-    """Else the test above would prove little. The fastest of them, to its end."""
-    decoder = Decoder("zstd", 1024 * MIB)
-    assert sum(map(len, decoder.feed(bombs["zstd"]))) == 1024 * MIB
-    decoder.finish()
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "zstd"])
+def test_a_bomb_is_as_large_as_it_claims(bombs: dict[str, bytes], encoding: str) -> None:
+    """Else the test above would prove little. Two that are quickly done, to the end."""
+    assert sum(map(len, Decoder(encoding, 1024 * MIB).feed(bombs[encoding]))) == 1024 * MIB
 
 
 def test_input_that_gives_nothing_has_a_limit_too() -> None:
