@@ -33,7 +33,7 @@ from crawler.loader import item_types
 from crawler.log import crawl_log
 from crawler.page import Collector
 from crawler.politeness import HostRule
-from crawler.request import RequestCodec
+from crawler.request import RequestCodec, Timeout
 from crawler.retry import RetryPolicy
 from crawler.robots import product_token
 from crawler.stats import Stats, write_json
@@ -184,7 +184,9 @@ class Crawl:
             exporters=self._exporters,
             on_item=self._on_item,
         )
-        robots = RobotsCache(fetcher, self.clock, product_token(settings.http.user_agent))
+        http = settings.http
+        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
+        robots = RobotsCache(fetcher, self.clock, product_token(http.user_agent), timeout)
         exchange = Exchange(context, robots=robots, scope=scope, is_known=collector.is_known)
         inline = Inline(context, exchange)
         return Engine(

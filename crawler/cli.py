@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crawler import __version__
@@ -13,8 +12,11 @@ from crawler.errors import CrawlerError, EngineUnavailable, FetchError, UsageErr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+    from pathlib import Path
 
     from crawler.assemble import Crawl, Result
+    from crawler.demo import Site
     from crawler.settings import Layer, Loaded
     from crawler.spider import Spider
 
@@ -22,45 +24,80 @@ __all__ = ["main"]
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 0, 1, 2, 69, 75
 _EXIT_CODES = {"failed": EXIT_FAILED, "error_limit": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
-_DEFAULT_FILE = Path("config/crawler.toml")
+_DEFAULT_FILE = "config/crawler.toml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. 0 done, 1 failed, 2 bad usage or settings, 69 disk or engine unavailable,
-    75 stopped early: run it again to continue."""
+    75 stopped early: run it again to continue. `SystemExit` for `--help` and for what the grammar does not know."""
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.verb(arguments)
+        sys.stdout.flush()
     except UsageError as error:
         return _complain(error, arguments, EXIT_USAGE)
     except EngineUnavailable as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # `-o - | head`: the crawl is not done, but nothing is wrong
+            return _reader_gone(EXIT_INTERRUPTED)
         return _complain(error, arguments, EXIT_UNAVAILABLE)
     except CrawlerError as error:
         return _complain(error, arguments, EXIT_FAILED)
-    except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+    except BrokenPipeError:
+        return _reader_gone(EXIT_OK)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
 
 
 def _complain(error: CrawlerError, arguments: argparse.Namespace, code: int) -> int:
-    if str(getattr(arguments, "level", "")).upper() == "DEBUG":
+    with_traceback = str(getattr(arguments, "level", "")).upper() == "DEBUG"
+    message = f"{error} ({error.reason})" if isinstance(error, FetchError) else str(error)
+    if getattr(arguments, "json_logs", False):
+        import logging
+
+        from crawler.log import console_log
+
+        with console_log("ERROR", as_json=True):
+            logging.getLogger("crawler").error("%s", message, exc_info=error if with_traceback else None)
+        return code
+    if with_traceback:
         import traceback
 
         traceback.print_exception(error)
-    print(f"crawler: {error}", file=sys.stderr)
+    print(f"crawler: {message}", file=sys.stderr)
+    return code
+
+
+def _reader_gone(code: int) -> int:
+    """Whoever read our output has enough; what is still buffered goes nowhere, without a complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 # -- the grammar -----------------------------------------------------------------------------------------------------
 
+_EXAMPLES = """first steps:
+  crawler list                                     the spiders under spiders/
+  crawler run books --demo -O books.jsonl          a whole crawl, of a bookshop on this machine
+  crawler run books -s politeness.delay_seconds=2  a setting for this run; crawler config shows all
+  crawler fetch https://example.com/ --headers     one request, through everything a crawl has
+"""
+_EXITS = (
+    "exit codes: 0 finished (a reached limit is a finish); 1 failed; 2 bad usage or settings; 69 the disk or the "
+    "frontier's engine is unavailable; 75 stopped early by a signal, the same command continues"
+)
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="crawler", description="An asynchronous web crawler framework.")
+    parser = argparse.ArgumentParser(
+        prog="crawler",
+        description="An asynchronous web crawler framework.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"crawler {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    parser.set_defaults(verb=lambda _: _no_verb(parser))
+    verbs = parser.add_subparsers(title="verbs (crawler VERB --help says more)", metavar="VERB")
     _add_run(verbs)
     listing = verbs.add_parser("list", help="spiders and what they say of themselves")
     _add_spiders(listing)
@@ -72,11 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(config)
     config.set_defaults(verb=_config)
     status = verbs.add_parser("status", help="what a job did")
-    status.add_argument("--job", type=Path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
-    status.add_argument("--json", action="store_true", help="stats.json as it is")
+    status.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
+    status.add_argument("--json", action="store_true", help="what is in its stats.json")
     status.set_defaults(verb=_status)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
-    demo.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     demo.set_defaults(verb=_demo)
     version = verbs.add_parser("version", help="versions of crawler and of what it runs on")
     version.set_defaults(verb=_version)
@@ -89,19 +126,29 @@ def _add_run(verbs: Any) -> None:
         aliases=["crawl"],
         help="run a spider",
         description="Run a spider. The same command continues an interrupted crawl, and starts a new one otherwise.",
+        epilog=_EXITS,
     )
     run.add_argument("spider", metavar="SPIDER", help="a name under spiders/, module:Class, or path/to/file.py[:Class]")
     _add_spiders(run)
     run.add_argument("-a", dest="args", action="append", default=[], metavar="NAME=VALUE", help="spider argument")
     _add_settings(run)
-    run.add_argument("-o", dest="append", action="append", default=[], metavar="FILE", help="append items; - is stdout")
+    run.add_argument(
+        "-o",
+        dest="append",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="append items; .jsonl, .json or .csv; - is standard output, as JSON lines; may be given again",
+    )
     run.add_argument("-O", dest="overwrite", action="append", default=[], metavar="FILE", help="overwrite with items")
-    run.add_argument("--job", type=Path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
+    run.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
     run.add_argument("--fresh", action="store_true", help="discard an unfinished job")
-    run.add_argument("--demo", action="store_true", help="start the demo bookshop and pass it as -a site=")
-    run.add_argument("--limit", type=int, metavar="N", help="stop after N pages")
-    run.add_argument("--json-logs", action="store_true", help="one JSON object a log line")
-    run.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    run.add_argument(
+        "--demo", action="store_true", help="serve the demo bookshop meanwhile, and pass its address as -a site="
+    )
+    run.add_argument("--limit", type=int, metavar="N", help="stop after N pages; 0: no limit")
+    run.add_argument("--json-logs", action="store_true", help="one JSON object a log line, and no summary")
+    run.add_argument("--quiet", action="store_true", help="only warnings and errors: no progress and no summary")
     run.set_defaults(verb=_run)
 
 
@@ -116,7 +163,7 @@ def _add_fetch(verbs: Any) -> None:
 
 def _add_spiders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--spiders", type=Path, default=Path("spiders"), metavar="DIR", help="where names are looked up"
+        "--spiders", type=_path, default="spiders", metavar="DIR", help="where names are looked up (default: spiders)"
     )
 
 
@@ -124,8 +171,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-s", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="setting table.key=VALUE"
     )
-    parser.add_argument("-c", dest="file", type=Path, metavar="FILE", help=f"settings file (default: {_DEFAULT_FILE})")
+    parser.add_argument("-c", dest="file", type=_path, metavar="FILE", help=f"settings file (default: {_DEFAULT_FILE})")
     parser.add_argument("-L", dest="level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
+
+
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _no_verb(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return EXIT_USAGE
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
@@ -134,30 +198,29 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _layers(arguments: argparse.Namespace, extra: Sequence[Layer] = ()) -> list[Layer]:
     from crawler import settings as setting
 
-    own: dict[str, dict[str, Any]] = {}
-    if arguments.level:
-        own.setdefault("log", {})["level"] = arguments.level.upper()
-    if getattr(arguments, "json_logs", False):
-        own.setdefault("log", {})["json"] = True
-    if getattr(arguments, "limit", None) is not None:
-        own.setdefault("crawl", {})["page_limit"] = arguments.limit
     layers = [*extra, setting.environment_layer(os.environ), setting.command_line_layer(arguments.sets)]
-    if own:
-        layers.append(setting.mapping_layer("command line", own))
+    if arguments.level:
+        layers.append(_option("-L", "log", "level", arguments.level.upper()))
+    if getattr(arguments, "json_logs", False):
+        layers.append(_option("--json-logs", "log", "json", True))
+    if getattr(arguments, "limit", None) is not None:
+        layers.append(_option("--limit", "crawl", "page_limit", arguments.limit))
     return layers
+
+
+def _option(option: str, table: str, key: str, value: Any) -> Layer:
+    from crawler.settings import mapping_layer
+
+    return mapping_layer("command line", {table: {key: value}}, where=option)
 
 
 def _load(spider: type[Spider], arguments: argparse.Namespace, extra: Sequence[Layer] = ()) -> Loaded:
     from crawler.assemble import load_settings
 
-    return load_settings(spider, _layers(arguments, extra), file=_settings_file(arguments))
-
-
-def _settings_file(arguments: argparse.Namespace) -> Path | None:
-    if arguments.file is not None:
-        chosen: Path = arguments.file
-        return chosen
-    return _DEFAULT_FILE if _DEFAULT_FILE.is_file() else None
+    file = arguments.file
+    if file is None and os.path.isfile(_DEFAULT_FILE):
+        file = _path(_DEFAULT_FILE)
+    return load_settings(spider, _layers(arguments, extra), file=file)
 
 
 # -- run -------------------------------------------------------------------------------------------------------------
@@ -165,13 +228,18 @@ def _settings_file(arguments: argparse.Namespace) -> Path | None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from crawler.loader import load_spider
+    from crawler.log import console_log
     from crawler.signals import run_in_loop
 
     spider = load_spider(arguments.spider, arguments.spiders)
     args = dict(_name_and_value(given) for given in arguments.args)
-    if arguments.demo:
-        return run_in_loop(_run_on_demo(spider, args, arguments))
-    return run_in_loop(_run_crawl(spider, args, arguments, ()))
+    arguments.job = arguments.job or _path("jobs") / _folder_name(spider.name)
+    log = _load(spider, arguments).settings.log
+    arguments.json_logs = log.json
+    with console_log(arguments.level or ("WARNING" if arguments.quiet else log.level), as_json=log.json):
+        _check_arguments(spider, args)
+        run = _run_on_demo if arguments.demo else _run_crawl
+        return run_in_loop(run(spider, args, arguments))
 
 
 def _name_and_value(given: str) -> tuple[str, str]:
@@ -181,37 +249,113 @@ def _name_and_value(given: str) -> tuple[str, str]:
     return name, value
 
 
+def _folder_name(name: str) -> str:
+    safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
+    return safe.lstrip(".") or "_"
+
+
+def _check_arguments(spider: type[Spider], args: dict[str, str]) -> None:
+    """An argument may have any name, but not one that the framework needs; one that looks misspelled is told."""
+    import difflib
+    import inspect
+    import logging
+
+    from crawler.spider import Spider as Base
+
+    taken = {*inspect.signature(spider).parameters}
+    own = {name for name in (*dir(spider), *inspect.get_annotations(spider)) if not name.startswith("_")}
+    for name in args.keys() - taken:
+        if hasattr(Base, name) and name not in ("start_urls", "allowed_domains"):
+            raise UsageError(f"-a {name}=…: {name} is a part of every spider, and cannot be an argument")
+        near = difflib.get_close_matches(name, {*own, *taken} - {*dir(Base)}, 1)
+        if name not in own and near:
+            logging.getLogger("crawler.job").warning(
+                "%s: nothing is called %s; did you mean -a %s=…?", spider.name, name, near[0]
+            )
+
+
 async def _run_on_demo(spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace) -> int:
+    import inspect
+    from contextlib import AsyncExitStack
+
     from crawler import settings as setting
     from crawler import url as urls
-    from crawler.demo import serve
 
-    async with serve() as site:
-        hosts = {urls.host_key(site.url + "/"): {"delay_seconds": 0.0}}
+    if not hasattr(spider, "site") and "site" not in inspect.signature(spider).parameters:
+        raise UsageError(
+            f"--demo: spider {spider.name!r} has no attribute `site` that would say where it crawls. "
+            "Serve the shop with `crawler demo`, and give its address as the spider wants it"
+        )
+    # Loopback needs no manners, but whoever asks for some on this command line gets them.
+    sources = _load(spider, arguments).sources
+    manners = {"delay_seconds": 0.0, "concurrency_per_host": 8}
+    rule = {key: value for key, value in manners.items() if not _is_wished(sources[f"politeness.{key}"])}
+    async with AsyncExitStack() as stack:
+        site = await _demo_shop(stack, arguments.job, arguments.fresh)
+        hosts = {urls.host_key(site.url + "/"): rule}
         layer = setting.mapping_layer("--demo", {"politeness": {"hosts": hosts}})
         return await _run_crawl(spider, {"site": site.url, **args}, arguments, (layer,))
 
 
+def _is_wished(source: str) -> bool:
+    return source.startswith(("command line", "environment"))
+
+
+async def _demo_shop(stack: AsyncExitStack, job: Path, fresh: bool) -> Site:
+    """The shop, at the address where this job knew it: what waits in the frontier has that address."""
+    import contextlib
+    import logging
+
+    from crawler.demo import serve
+
+    note = job / "demo-port"
+    known = 0
+    if not fresh:
+        with contextlib.suppress(OSError, ValueError):
+            known = int(note.read_text())
+    try:
+        site = await stack.enter_async_context(serve(port=known))
+    except (OSError, OverflowError):
+        site = await stack.enter_async_context(serve())
+        logging.getLogger("crawler.job").warning(
+            "the demo shop has moved, because port %d is taken: an unfinished crawl of it cannot go on (use --fresh)",
+            known,
+        )
+    _remember(note, site.url.rpartition(":")[2])
+    return site
+
+
+def _remember(note: Path, text: str) -> None:
+    import contextlib
+
+    with contextlib.suppress(OSError):  # of a folder that cannot be used, the crawl itself will complain
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(text)
+
+
 async def _run_crawl(
-    spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace, extra: Sequence[Layer]
+    spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace, extra: Sequence[Layer] = ()
 ) -> int:
+    from contextlib import ExitStack, redirect_stdout
+
     from crawler.assemble import Crawl, Output
-    from crawler.log import setup_console
+    from crawler.export import make_exporter
     from crawler.signals import stops_on_signals
 
+    outputs = [*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)]
+    for output in outputs:
+        make_exporter(*output)  # a name that means no format is told before the job is touched
     loaded = _load(spider, arguments, extra)
-    setup_console(loaded.settings.log.level, as_json=loaded.settings.log.json)
-    crawl = Crawl(
-        _made(spider, args),
-        loaded.settings,
-        job=arguments.job or Path("jobs") / _folder_name(spider.name),
-        outputs=[*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)],
-        fresh=arguments.fresh,
-    )
+    crawl = Crawl(_made(spider, args), loaded.settings, job=arguments.job, outputs=outputs, fresh=arguments.fresh)
     async with crawl, stops_on_signals(crawl.engine):
-        result = await _with_progress(crawl, arguments)
-    if not arguments.quiet:
-        _print_summary(result)
+        with ExitStack() as stack:
+            if any(output.target.startswith("-") for output in outputs):
+                stack.enter_context(redirect_stdout(sys.stderr))  # a spider's print() is no item
+            result = await _with_progress(crawl, arguments)
+    if not arguments.quiet and not arguments.json_logs:
+        from crawler.status import summary
+
+        print(summary(result.stats, result.outputs, result.job), file=sys.stderr)
     return _EXIT_CODES.get(result.reason, EXIT_OK)
 
 
@@ -222,47 +366,34 @@ def _made(spider: type[Spider], args: dict[str, str]) -> Spider:
         raise UsageError(f"spider {spider.name!r} does not take these arguments: {error}") from error
 
 
-def _folder_name(name: str) -> str:
-    return (
-        "".join(character if character.isalnum() or character in "-_." else "_" for character in name).lstrip(".")
-        or "_"
-    )
-
-
 async def _with_progress(crawl: Crawl, arguments: argparse.Namespace) -> Result:
     """The crawl, with a live line on a terminal, a log line now and then elsewhere."""
     import asyncio
 
-    from crawler.status import LogProgress, show_live
-
     if arguments.quiet:
         return await crawl.run()
     ended = asyncio.Event()
-
-    async def run() -> Result:
-        try:
-            return await crawl.run()
-        finally:
-            ended.set()
-
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(run())
-        if sys.stderr.isatty() and not crawl.settings.log.json:
-            await show_live(crawl.engine.snapshot, crawl.clock, ended)
-        else:
-            progress = LogProgress(crawl.clock.now())
-            while not ended.is_set():
-                progress(crawl.engine.snapshot, crawl.clock.now())
-                await crawl.clock.wait(ended, 1.0)
-    return running.result()
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_show_progress(crawl, ended), name="progress")
+            try:
+                return await crawl.run()
+            finally:
+                ended.set()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors.exceptions[0].__cause__
 
 
-def _print_summary(result: Result) -> None:
-    from rich.console import Console
+async def _show_progress(crawl: Crawl, ended: Any) -> None:
+    from crawler.status import LogProgress, show_live
 
-    from crawler.status import summary
-
-    Console(stderr=True).print(summary(result.stats, result.outputs, result.job))
+    if sys.stderr.isatty() and not crawl.settings.log.json:
+        await show_live(crawl.engine.snapshot, crawl.clock, ended)
+        return
+    progress = LogProgress(crawl.clock.now())
+    while not ended.is_set():
+        progress(crawl.engine.snapshot, crawl.clock.now())
+        await crawl.clock.wait(ended, 1.0)
 
 
 # -- the other verbs -------------------------------------------------------------------------------------------------
@@ -277,79 +408,100 @@ def _list(arguments: argparse.Namespace) -> int:
     spiders = sorted((spider for file in found for spider in file.spiders), key=lambda spider: spider.name)
     width = max((len(spider.name) for spider in spiders), default=0)
     for spider in spiders:
-        first_line = (spider.__doc__ or "").strip().partition("\n")[0]
+        first_line = (spider.__dict__.get("__doc__") or "").strip().partition("\n")[0]
         print(f"{spider.name:<{width}}  {first_line}".rstrip())
+    if not spiders:
+        print(f"crawler: no file under {arguments.spiders}/ has a Spider subclass with a name", file=sys.stderr)
     for file in found:
         if file.error is not None:
-            print(f"crawler: cannot import {file.path}: {type(file.error).__name__}: {file.error}", file=sys.stderr)
+            print(f"crawler: {file.error}", file=sys.stderr)
     return EXIT_OK
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from crawler.fetching import FetchSpider, fetch_one, show_response
-    from crawler.log import setup_console
+    from crawler.log import console_log
     from crawler.signals import run_in_loop
 
     loaded = _load(FetchSpider, arguments)
-    setup_console(arguments.level or "WARNING")
-    try:
+    with console_log(arguments.level or "WARNING"):
         response = run_in_loop(fetch_one(arguments.url, loaded.settings))
-    except FetchError as error:
-        print(f"crawler: {error} ({error.reason})", file=sys.stderr)
-        return EXIT_FAILED
-    sys.stdout.buffer.write(show_response(response, headers=arguments.headers, as_json=arguments.json))
-    sys.stdout.flush()
+    shown = show_response(response, headers=arguments.headers, as_json=arguments.json, to_terminal=sys.stdout.isatty())
+    sys.stdout.buffer.write(shown)
     return EXIT_OK
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from crawler.loader import load_spider
     from crawler.settings import describe
     from crawler.spider import Spider
 
     spider = load_spider(arguments.spider, arguments.spiders) if arguments.spider else Spider
-    table = Table(box=None, pad_edge=False)
-    for title in ("setting", "value", "from", "unit", "meaning"):
-        table.add_column(title, overflow="fold")
-    for row in describe(_load(spider, arguments)):
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=200).print(table)
+    titles = ("setting", "value", "from", "unit", "meaning")
+    rows = [titles, *(tuple(map(str, row)) for row in describe(_load(spider, arguments)))]
+    if sys.stdout.isatty():
+        _print_table(rows)
+        return EXIT_OK
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    for row in rows:  # one line each, for grep
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     return EXIT_OK
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
+    table = Table(box=None, pad_edge=False)
+    for title in rows[0]:
+        table.add_column(title, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _status(arguments: argparse.Namespace) -> int:
     from crawler.status import latest_job, read_stats, summary
 
-    job = arguments.job or latest_job(Path("jobs"))
+    job = arguments.job or latest_job(_path("jobs"))
+    stats = read_stats(job)
     if arguments.json:
-        sys.stdout.write((job / "stats.json").read_text() if read_stats(job) else "")
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(stats), indent=2).decode())
     else:
-        Console().print(summary(read_stats(job), (), job))
+        print(summary(stats, (), job))
     return EXIT_OK
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     import asyncio
 
+    try:
+        asyncio.run(_serve_demo(arguments.port))
+    except OSError as error:
+        raise UsageError(f"cannot serve on port {arguments.port}: {error.strerror or error}; try --port 0") from error
+    return EXIT_OK
+
+
+async def _serve_demo(port: int) -> None:
+    """Until SIGINT or SIGTERM, which is how it is meant to end."""
+    import asyncio
+    import contextlib
+    import signal
+
     from crawler.demo import run_forever
 
     def ready(url: str) -> None:
         print(f"the demo bookshop is open at {url}/index.html (Ctrl-C closes it)", flush=True)
 
-    try:
-        asyncio.run(run_forever(port=arguments.port, ready=ready))
-    except KeyboardInterrupt:
-        return EXIT_OK
-    except OSError as error:
-        raise UsageError(f"cannot serve on port {arguments.port}: {error.strerror or error}; try --port 0") from error
-    return EXIT_OK
+    serving = asyncio.current_task()
+    assert serving is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run_forever(port=port, ready=ready)
 
 
 def _version(arguments: argparse.Namespace) -> int:

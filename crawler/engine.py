@@ -114,6 +114,11 @@ class Engine:
         self._frontier.resume(self._clock.now())
         try:
             await self._open_user_code()
+        except BaseException:
+            self.stats.reason = "failed"
+            self.phase = Phase.CLOSED
+            raise
+        try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed(), name="start()")
                 group.create_task(self._commit_regularly(), name="committer")
@@ -275,10 +280,12 @@ class Engine:
             return
         now = self._clock.now()
         total = self.stats.total
+        if page.reached is not None and not self._frontier.remember(*page.reached):
+            # Somebody else came to the same page meanwhile, and its effects are there: once is enough.
+            total.duplicates += 1
+            page.entries, page.items, page.delivered = [], [], False
         if page.entries:
             total.duplicates += len(page.entries) - self._frontier.add(page.entries, now)
-        for host, fingerprint in page.reached:
-            self._frontier.remember(host, fingerprint)
         if page.lease is not None:
             self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before)], now)
         if page.delivered:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crawler.assemble import Crawl
+from crawler.log import escape
 from crawler.request import Request
 from crawler.spider import Spider
 
@@ -38,24 +39,32 @@ async def fetch_one(url: str, settings: Settings) -> Response:
     return spider.response
 
 
-def show_response(response: Response, *, headers: bool, as_json: bool) -> bytes:
-    """What `crawler fetch` prints: the body, or status line and headers, or all as one JSON object."""
+def show_response(response: Response, *, headers: bool, as_json: bool, to_terminal: bool = False) -> bytes:
+    """What `crawler fetch` prints: the body, or status line and headers, or all as one JSON object.
+
+    Headers, and a body that goes to a terminal, are escaped: a site must not be able to write to someone's terminal.
+    """
     if as_json:
-        shown = {
-            "url": response.url,
-            "status": response.status,
-            "reason": response.reason,
-            "http_version": response.http_version,
-            "ip_address": response.ip_address,
-            "elapsed_seconds": round(response.elapsed_seconds, 6),
-            "history": [{"status": hop.status, "url": hop.url} for hop in response.history],
-            "headers": list(response.headers.items()),
-            "encoding": response.encoding,
-            "text": response.text,
-        }
-        return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"
+        shown = _as_json(response)
+        return escape(shown.decode()).encode() if to_terminal else shown
     if headers:
         lines = [f"HTTP/{response.http_version} {response.status} {response.reason}"]
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
-    return response.body
+        return ("\n".join(map(escape, lines)) + "\n").encode()
+    return escape(response.text).encode() + b"\n" if to_terminal else response.body
+
+
+def _as_json(response: Response) -> bytes:
+    shown = {
+        "url": response.url,
+        "status": response.status,
+        "reason": response.reason,
+        "http_version": response.http_version,
+        "ip_address": response.ip_address,
+        "elapsed_seconds": round(response.elapsed_seconds, 6),
+        "history": [{"status": hop.status, "url": hop.url} for hop in response.history],
+        "headers": list(response.headers.items()),
+        "encoding": response.encoding,
+        "text": response.text,
+    }
+    return msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n"

@@ -8,9 +8,8 @@ So an inline fetch to the very host of the page cannot block itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
@@ -18,7 +17,7 @@ from crawler.errors import FetchError
 from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from crawler.context import Context
     from crawler.exchange import Exchange
@@ -84,7 +83,7 @@ class Inline:
 
     async def _try(self, request: Request, attempt: int) -> tuple[Response | None, float | None]:
         """(response, None), or (None, seconds to the next try)."""
-        again = is_repeatable(request.method) or request.retry_times is not None
+        again = request.is_replayable and (is_repeatable(request.method) or request.retry_times is not None)
         try:
             response = await self._in_turn(request)
         except FetchError as error:
@@ -104,27 +103,35 @@ class Inline:
     async def _in_turn(self, request: Request) -> Response:
         host = urls.host_key(request.url)
         if not self._exchange.knows_robots(request):
-            async with self._turn(host):
-                await self._exchange.learn_robots(request)
+            await self._enter(host)
+            try:
+                if not self._exchange.knows_robots(request):  # another may have learnt it while we waited
+                    await self._exchange.learn_robots(request)
+            finally:
+                self._leave(host)
         self._exchange.admit(request)
-        async with contextlib.AsyncExitStack() as place:
-            await place.enter_async_context(self._turn(host))
+        await self._enter(host)
+        try:
             response = await self._exchange.send(request, inline=True)
-            if request.stream:  # the place is the stream's until that is closed
-                place.pop_all()
-                response.on_close(lambda: self._leave(host))
-                self._streams.setdefault(asyncio.current_task(), []).append(response)
+        except BaseException:
+            self._leave(host)
+            raise
+        if request.stream:  # the place is the stream's until that is closed
+            response.on_close(partial(self._leave, host))
+            self._streams.setdefault(asyncio.current_task(), []).append(response)
+        else:
+            self._leave(host)
         return response
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, host: str) -> AsyncIterator[None]:
+    async def _enter(self, host: str) -> None:
+        """Take a place at the host, when it has one, and wait for the turn."""
         while (start := self._frontier.enter(host, self._clock.now())) is None:
             await self._freed.wait()
         try:
             await self._clock.sleep(max(0.0, start - self._clock.now()))
-            yield
-        finally:
+        except BaseException:
             self._leave(host)
+            raise
 
     def _leave(self, host: str) -> None:
         self._frontier.leave(host, self._clock.now())

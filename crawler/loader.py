@@ -6,7 +6,10 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import traceback
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +18,6 @@ from crawler.item import is_item_type
 from crawler.spider import Spider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import ModuleType
 
 __all__ = ["Found", "find_spiders", "item_types", "load_spider"]
@@ -26,18 +28,22 @@ class Found(NamedTuple):
 
     path: Path
     spiders: tuple[type[Spider], ...]
-    error: Exception | None = None
+    error: SpiderNotFound | None = None
+    """Its `__cause__` is what the file raised."""
 
 
 def find_spiders(folder: Path) -> list[Found]:
-    """Every spider of the folder's Python files, in the order of their names. A file that fails keeps its error."""
+    """Every spider of the folder's Python files, in the order of their names. A file that fails keeps its error.
+
+    Files and folders whose names begin with `_` or `.` are left out: caches, and copies that editors make.
+    """
     found = []
     for path in sorted(folder.rglob("*.py")):
-        if path.name.startswith(("_", ".")):
+        if any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts):
             continue
         try:
             found.append(Found(path, _spiders_of(_import_file(path))))
-        except Exception as error:  # a user's file may raise anything; the error is kept and shown
+        except SpiderNotFound as error:
             found.append(Found(path, (), error))
     return found
 
@@ -68,10 +74,7 @@ def item_types(spider: type[Spider]) -> dict[str, type]:
 def _from_file(path: Path, class_name: str) -> type[Spider]:
     if not path.is_file():
         raise SpiderNotFound(f"there is no file {path}")
-    try:
-        spiders = _spiders_of(_import_file(path))
-    except Exception as error:
-        raise _import_error(path, error) from error
+    spiders = _spiders_of(_import_file(path))
     if class_name:
         spiders = tuple(spider for spider in spiders if spider.__name__ == class_name)
     if len(spiders) == 1:
@@ -85,12 +88,11 @@ def _from_file(path: Path, class_name: str) -> type[Spider]:
 
 
 def _from_module(module_name: str, class_name: str) -> type[Spider]:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _see_working_directory()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise _import_error(module_name, error) from error
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
+        raise SpiderNotFound(f"cannot import module {module_name}{_blame(error)}") from error
     spider = getattr(module, class_name, None)
     if not (isinstance(spider, type) and issubclass(spider, Spider)):
         raise SpiderNotFound(f"module {module_name} has no Spider subclass {class_name}")
@@ -118,28 +120,46 @@ def _by_name(name: str, folder: Path) -> type[Spider]:
     if near:
         message += f". Did you mean {near[0]!r}?"
     broken = [file for file in found if file.error is not None]
-    for file in broken:
-        message += f"\n{_import_error(file.path, file.error)}"
+    message += "".join(f"\n{file.error}" for file in broken)
     raise SpiderNotFound(message) from (broken[0].error if broken else None)
 
 
 def _import_file(path: Path) -> ModuleType:
-    path = path.resolve()
-    name = f"spiders.{path.stem}" if path.parent.name == "spiders" else f"spider_{path.stem}"
+    """The file as a module. Raises `SpiderNotFound`, from what the file raised."""
+    _see_working_directory()
+    file = str(path.resolve())
+    name = _module_name(path.resolve())
     loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+    if loaded is not None and getattr(loaded, "__file__", None) == file:
         return loaded
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up there
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         del sys.modules[name]
-        raise
+        raise SpiderNotFound(f"cannot import {path}{_blame(error, file)}") from error
     return module
+
+
+def _module_name(path: Path) -> str:
+    """`spiders.books`, as an import statement would have it; another file of that name gets another."""
+    name = f"spiders.{path.stem}" if path.parent.name == "spiders" else f"spider_{path.stem}"
+    taken = sys.modules.get(name)
+    if taken is None or getattr(taken, "__file__", None) == str(path):
+        return name
+    return f"{name}_{zlib.crc32(os.fsencode(path)):08x}"
+
+
+def _see_working_directory() -> None:
+    """Spiders import from beside their folder, as `from spiders.common import …`. Last: nothing there may stand in for
+    a library's module."""
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.append(here)
 
 
 def _spiders_of(module: ModuleType) -> tuple[type[Spider], ...]:
@@ -154,23 +174,16 @@ def _spiders_of(module: ModuleType) -> tuple[type[Spider], ...]:
     )
 
 
-def _import_error(where: Path | str, error: BaseException | None) -> SpiderNotFound:
-    place = ""
-    if isinstance(error, SyntaxError) and error.lineno:
-        place = f", line {error.lineno}"
-    elif error is not None:
-        lines = (
-            [
-                frame.lineno
-                for frame in inspect.getinnerframes(error.__traceback__)
-                if frame.filename.endswith(str(where))
-            ]
-            if error.__traceback__
-            else []
-        )
-        place = f", line {lines[-1]}" if lines else ""
-    return SpiderNotFound(f"cannot import {where}{place}: {type(error).__name__}: {error}")
-
-
-def names_of(found: Iterable[Found]) -> list[str]:
-    return sorted(spider.name for file in found for spider in file.spiders)
+def _blame(error: BaseException, file: str = "") -> str:
+    """`, line 3: NameError: name 'Bok' is not defined`: the line in `file` that led to the error, and what it was."""
+    place, what = "", f"{type(error).__name__}: {error}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename:
+        what = f"{type(error).__name__}: {error.msg}"
+        if error.filename == file:
+            lines = [error.lineno]
+        else:
+            what += f" ({error.filename}, line {error.lineno})"
+    if lines:
+        place = f", line {lines[-1]}"
+    return f"{place}: {what}"

@@ -3,6 +3,9 @@
 Crawls may run side by side in one process, so a job's file takes only the lines of its own crawl, told apart by a
 context variable that every task of the crawl inherits. Whatever a site sends is escaped before it reaches a terminal
 or a file (control characters, escape sequences, bidirectional overrides).
+
+Both kinds hang on the root logger: a spider that logs with `logging.getLogger(__name__)`, as everybody's modules do, is
+heard like one that uses `self.logger`. Both take themselves away again, and the levels with them.
 """
 
 from __future__ import annotations
@@ -20,57 +23,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["crawl_log", "setup_console"]
+__all__ = ["console_log", "crawl_log", "escape"]
 
 _crawl: contextvars.ContextVar[object | None] = contextvars.ContextVar("crawl", default=None)
-# C0 but tab and newline, DEL and C1, line and paragraph separators, bidirectional controls.
+# C0 but tab and newline, DEL and C1, line and paragraph separators, bidirectional controls, lone surrogates.
 _UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\u200e\u200f\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _LONGEST_ARGUMENT = 500
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """The text as a terminal may have it: `\\x1b` for an escape, and so on; tabs and line ends stay."""
     return _UNPRINTABLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
-class _SafeFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.args and len(message) > _LONGEST_ARGUMENT + len(str(record.msg)):
-            message = message[: _LONGEST_ARGUMENT + len(str(record.msg))] + "…"
-        line = f"{self.formatTime(record)} {record.levelname:<7} {_shown_name(record)}: {_one_line(message)}"
-        if record.exc_info:
-            line += "\n" + _escape(self.formatException(record.exc_info))
-        return line
-
-    default_time_format = "%Y-%m-%d %H:%M:%S"
-    default_msec_format = "%s.%03d"
+# -- the console -------------------------------------------------------------------------------------------------------
 
 
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": round(record.created, 3),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": _escape(record.getMessage()),
-        }
-        if record.exc_info:
-            fields["traceback"] = _escape(self.formatException(record.exc_info))
-        return msgspec.json.encode(fields).decode()
-
-
-def _shown_name(record: logging.LogRecord) -> str:
-    return record.name.removeprefix("crawler.spider.").removeprefix("crawler.")
-
-
-def _one_line(message: str) -> str:
-    return _escape(message).replace("\n", "\\n")
-
-
-def _formatter(as_json: bool) -> logging.Formatter:
-    return _JsonFormatter() if as_json else _SafeFormatter()
+@contextlib.contextmanager
+def console_log(level: str, *, as_json: bool = False) -> Iterator[None]:
+    """Within the block, everybody's lines from `level` up go to standard error. For commands: a library leaves the
+    root logger to the application."""
+    handler = _Console()
+    handler.setFormatter(_formatter(as_json))
+    handler.setLevel(level.upper())
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(min(logging.INFO, handler.level))  # a job's file may want more than the console
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(before)
+        root.removeHandler(handler)
 
 
 class _Console(logging.StreamHandler[TextIO]):
@@ -84,17 +72,7 @@ class _Console(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def setup_console(level: str, *, as_json: bool = False) -> None:
-    """Log to standard error from `level` up. For commands: a library leaves the root logger to the application."""
-    handler = _Console()
-    handler.setFormatter(_formatter(as_json))
-    handler.setLevel(level.upper())
-    logger = logging.getLogger("crawler")
-    logger.handlers = [kept for kept in logger.handlers if not isinstance(kept, _Console)]
-    logger.addHandler(handler)
-    logger.setLevel(min(logging.INFO, handler.level))
-    logger.propagate = False
-    logging.getLogger("asyncio").addHandler(handler)
+# -- a job's file ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -102,21 +80,87 @@ def crawl_log(path: Path | None, level: str, *, as_json: bool = False) -> Iterat
     """Within the block, lines of this context (and of tasks made in it) also go to the file at `path`."""
     mark = object()
     token = _crawl.set(mark)
-    logger = logging.getLogger("crawler")
-    handler: logging.Handler | None = None
-    if path is not None:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler = None if path is None else _JobFile(path, level, mark)
+    if handler is not None:
         handler.setFormatter(_formatter(as_json))
-        handler.setLevel(level.upper())
-        handler.addFilter(lambda record: _crawl.get() is mark)
-        logger.addHandler(handler)
-        if logger.level == logging.NOTSET or logger.level > handler.level:
-            logger.setLevel(handler.level)
+        handler.hang_up()
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # an abandoned `stream` may be closed from another task's context
-            _crawl.reset(token)
+        _crawl.reset(token)
         if handler is not None:
-            logger.removeHandler(handler)
-            handler.close()
+            handler.take_down()
+
+
+class _JobFile(logging.FileHandler):
+    """The lines of one crawl. The crawler's own logger is as talkative as the most talkative file that is open."""
+
+    def __init__(self, path: Path, level: str, mark: object) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+        self.setLevel(level.upper())
+        self.addFilter(lambda record: _crawl.get() is mark)
+        self._level_before = logging.NOTSET
+
+    def hang_up(self) -> None:
+        logger, others = logging.getLogger("crawler"), _job_files()
+        self._level_before = others[0]._level_before if others else logger.level
+        logging.getLogger().addHandler(self)
+        self._settle()
+
+    def take_down(self) -> None:
+        logging.getLogger().removeHandler(self)
+        self._settle()
+        self.close()
+
+    def _settle(self) -> None:
+        before = self._level_before
+        wanted = min((file.level for file in _job_files()), default=before)
+        heard = before or logging.getLogger().level
+        logging.getLogger("crawler").setLevel(wanted if wanted < heard else before)
+
+
+def _job_files() -> list[_JobFile]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, _JobFile)]
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
+
+
+class _SafeFormatter(logging.Formatter):
+    default_time_format = "%Y-%m-%d %H:%M:%S"
+    default_msec_format = "%s.%03d"
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = _message(record).replace("\n", "\\n")
+        line = f"{self.formatTime(record)} {record.levelname:<7} {_shown_name(record)}: {message}"
+        if record.exc_info:
+            line += "\n" + escape(self.formatException(record.exc_info))
+        return line
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _message(record),
+        }
+        if record.exc_info:
+            fields["traceback"] = escape(self.formatException(record.exc_info))
+        return msgspec.json.encode(fields).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    message, template = record.getMessage(), str(record.msg)
+    if record.args and len(message) > len(template) + _LONGEST_ARGUMENT:
+        message = message[: len(template) + _LONGEST_ARGUMENT] + "…"
+    return escape(message)
+
+
+def _shown_name(record: logging.LogRecord) -> str:
+    return record.name.removeprefix("crawler.spider.").removeprefix("crawler.")
+
+
+def _formatter(as_json: bool) -> logging.Formatter:
+    return _JsonFormatter() if as_json else _SafeFormatter()

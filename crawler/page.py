@@ -48,8 +48,8 @@ class Page:
         self.entries: list[Entry] = []
         self.items: list[Sequence[bytes]] = []
         """Each item as each of the exporters has it."""
-        self.reached: list[tuple[str, int]] = []
-        """(host, fingerprint) of what redirects led to."""
+        self.reached: tuple[str, int] | None = None
+        """(host, fingerprint) of where redirects led."""
         self.delivered = False
         """A callback got its response: it counts as a page."""
 
@@ -78,6 +78,7 @@ class Collector:
         self._pipelines = pipelines
         self._exporters = exporters
         self._on_item = on_item
+        self._reaching: dict[int, asyncio.Task[Any] | None] = {}
 
     async def run(
         self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
@@ -88,7 +89,21 @@ class Collector:
         what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that cannot
         wait; what it gave before that stays collected.
         """
-        name = getattr(callback, "__name__", "callback")
+        try:
+            await self._run(page, callback, argument, kwargs, seconds)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Of a task that the callback itself made: to us an error like any other, not our own end.
+            raise CallbackError(
+                f"{_name(callback)} of spider {self._spider.name!r} awaited what was cancelled"
+            ) from error
+
+    async def _run(
+        self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
+    ) -> None:
+        name = _name(callback)
         result = callback(argument, **kwargs)
         if inspect.isawaitable(result):
             async with asyncio.timeout(seconds):
@@ -125,8 +140,8 @@ class Collector:
         else:
             raise CallbackError(
                 f"{callback} of spider {self._spider.name!r} gave a {type_name(output)}; "
-                "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all returns, "
-                "a list or generator of those, or None"
+                "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all "
+                "returns, a list or generator of those, or None"
             )
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -148,25 +163,46 @@ class Collector:
         return self._fingerprint(request.dedup_url, request.method, request.dedup_body, request.session)
 
     def is_known(self, hop: Request) -> bool:
-        """Whether a redirect leads to a page that the crawl has already, other than by coming back to itself: sites do
-        that to set a cookie."""
-        if hop.method != "GET" or hop.dont_filter or any(earlier.url == hop.url for earlier in hop.history):
+        """Whether a redirect leads to a page that the crawl has already, or that another redirect is just leading to.
+
+        Coming back to itself does not count: sites do that to set a cookie. Until `forget_hops` the target is this
+        task's: others find it known.
+        """
+        if not _is_filtered(hop):
             return False
-        return self._frontier.seen(urls.host_key(hop.url), self.fingerprint(hop))
+        fingerprint = self.fingerprint(hop)
+        if fingerprint in self._reaching or self._frontier.seen(urls.host_key(hop.url), fingerprint):
+            return True
+        self._reaching[fingerprint] = asyncio.current_task()
+        return False
+
+    def forget_hops(self) -> None:
+        """This task's redirects have come to their end."""
+        if self._reaching:
+            task = asyncio.current_task()
+            self._reaching = {fingerprint: owner for fingerprint, owner in self._reaching.items() if owner is not task}
+
+    def reached(self, final: Request) -> tuple[str, int] | None:
+        """(host, fingerprint) of where a chain of redirects ended, if it may be there once only."""
+        return (urls.host_key(final.url), self.fingerprint(final)) if _is_filtered(final) else None
 
     def _add_request(self, page: Page, request: Request) -> None:
-        for name in (request.callback, request.errback):
-            if name is not None and not callable(getattr(self._spider, name, None)):
-                raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
+        self._check_methods(request)
         if self._refused(request.url, page.depth):
             return
         page.entries.append(self.entry(request, page.depth))
+
+    def _check_methods(self, request: Request) -> None:
+        for name in (request.callback, request.errback):
+            if name is not None and not callable(getattr(self._spider, name, None)):
+                raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
 
     def _add_links(self, page: Page, links: Links) -> None:
         if links.template.dont_filter or links.template.key is not None or links.template.session is not None:
             for request in links:
                 self._add_request(page, request)
             return
+        self._check_methods(links.template)
         accepted = [url for url in links.urls() if not self._refused(url, page.depth)]
         fingerprints = self._fingerprint.many([urls.canonical(url) for url in accepted])
         for url, fingerprint in zip(accepted, fingerprints, strict=True):
@@ -230,3 +266,14 @@ class Collector:
         if isinstance(wanted, dt.datetime):
             return wanted.timestamp()
         return self._clock.now() + wanted
+
+
+def _is_filtered(hop: Request) -> bool:
+    """Whether the target of a redirect may be there once only."""
+    if hop.method != "GET" or hop.dont_filter:
+        return False
+    return all(earlier.url != hop.url for earlier in hop.history)
+
+
+def _name(callback: Callable[..., Any]) -> str:
+    return getattr(callback, "__name__", "callback")

@@ -23,8 +23,56 @@ __all__ = ["Files"]
 logger = logging.getLogger("crawler.files")
 
 _SUFFIXES = frozenset(
-    "avi bmp bz2 css csv doc docx epub gif gz html ico jpeg jpg js json jsonl md mkv mov mp3 mp4 odp ods odt ogg pdf png ppt "
-    "pptx rar rtf svg tar tgz tiff txt wav webm webp xls xlsx xml xz yaml zip zst 7z".split()
+    [
+        "7z",
+        "avi",
+        "bmp",
+        "bz2",
+        "css",
+        "csv",
+        "doc",
+        "docx",
+        "epub",
+        "gif",
+        "gz",
+        "html",
+        "ico",
+        "jpeg",
+        "jpg",
+        "js",
+        "json",
+        "jsonl",
+        "md",
+        "mkv",
+        "mov",
+        "mp3",
+        "mp4",
+        "odp",
+        "ods",
+        "odt",
+        "ogg",
+        "pdf",
+        "png",
+        "ppt",
+        "pptx",
+        "rar",
+        "rtf",
+        "svg",
+        "tar",
+        "tgz",
+        "tiff",
+        "txt",
+        "wav",
+        "webm",
+        "webp",
+        "xls",
+        "xlsx",
+        "xml",
+        "xz",
+        "yaml",
+        "zip",
+        "zst",
+    ]
 )
 """What a stored file may be called. A name from the web never reaches the disk: only a suffix from this list does."""
 
@@ -35,10 +83,10 @@ _KNOWN_URLS = 100_000
 class Files:
     """Fetches what an item's `file_urls` name, and gives the item `files`.
 
-    Each of `files` is a dict of `url`, `path` (in the job's folder), `bytes`, `sha256` and `status`; for a file that could
-    not be had, `path` is None and `error` says why. Files stream to `files/` in the job's folder (or to `folder`), named by
-    the SHA-256 of their content, so the same content is stored once however many URLs have it. Each fetch takes its
-    host's turn. `required=True` drops an item that lacks one of its files.
+    Each of `files` is a dict of `url`, `path` (in the job's folder), `bytes`, `sha256` and `status`; for a file that
+    could not be had, `path` is None and `error` says why. Files stream to `files/` in the job's folder (or to
+    `folder`), named by the SHA-256 of their content, so the same content is stored once however many URLs have it. Each fetch
+    takes its host's turn. `required=True` drops an item that lacks one of its files.
     """
 
     def __init__(
@@ -105,12 +153,16 @@ class Files:
             file["error"] = getattr(error, "reason", "invalid_url")
             logger.warning("%s: no file from %s", error, urls.redact(url))
             return file
-        path = self._folder / name[:2] / name
-        path.parent.mkdir(exist_ok=True)
-        os.replace(temporary, path)
-        shown = path if spider.job is None else os.path.relpath(path, spider.job)
+        path = _moved(temporary, self._folder / name[:2] / name)
+        shown = path if spider.job is None else Path(os.path.relpath(path, spider.job))  # noqa: ASYNC240
         file.update(path=str(shown), bytes=saved.bytes, sha256=saved.sha256)
         return file
+
+
+def _moved(source: Path, target: Path) -> Path:
+    target.parent.mkdir(exist_ok=True)
+    os.replace(source, target)
+    return target
 
 
 def _suffix(url: str, content_type: str) -> str:

@@ -22,7 +22,7 @@ from msgspec.structs import force_setattr
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import url as urls
-from crawler.errors import NotStorable
+from crawler.errors import InvalidURL, NotStorable
 from crawler.item import as_dict, is_item, type_name
 
 __all__ = ["FilePath", "Hop", "Request", "RequestCodec", "Timeout"]
@@ -128,8 +128,7 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         url = str(self.url)
         if self.params:
             url = urls.encode_query(url, self.params)
-        if not self.encoded:
-            url = urls.normalize(url)
+        url = _as_written(url) if self.encoded else urls.normalize(url)
         force_setattr(self, "url", url)
         force_setattr(self, "params", None)
 
@@ -158,6 +157,11 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
             return _ENCODER.encode(_pack(given, None))
         except (TypeError, NotStorable):
             return repr(given).encode()
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether its body can be sent a second time: a live object (file, generator, `FormData`) is used up by the first."""
+        return self.data is None or isinstance(self.data, (bytes, str, list, FilePath))
 
     @property
     def fingerprint(self) -> str:
@@ -313,6 +317,16 @@ def _restore(cls: type, fields: dict[str, Any]) -> Any:
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
+
+
+def _as_written(url: str) -> str:
+    """Path and query as they stand, behind a normalised scheme and host: those are judged, so they must be plain."""
+    normal = urls.normalize(url)
+    start = min((i for i in map(url.find, "/?#", [url.index("//") + 2] * 3) if i >= 0), default=len(url))
+    rest = url[start:].partition("#")[0]
+    if any(not "!" <= character <= "~" for character in rest):
+        raise InvalidURL(f"encoded=True sends the URL as written, and {rest[:200]!r} holds what HTTP cannot carry")
+    return normal[: normal.index("/", normal.index("//") + 2)] + (rest if rest.startswith("/") else f"/{rest}")
 
 
 def _method_name(callback: Any) -> str:

@@ -137,7 +137,7 @@ class Response:
 
     @encoding.setter
     def encoding(self, name: str) -> None:
-        codec = encodings.label_to_codec(name)
+        codec = name if name in encodings.CODECS else encodings.label_to_codec(name)
         if codec is None:
             raise ValueError(f"{name!r} is not an encoding of the WHATWG Encoding Standard")
         self._encoding, self._text, self._html, self._selector = codec, None, None, None

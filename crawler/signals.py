@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
     from typing import Any
 
     from crawler.assemble import Crawl, Result
@@ -43,16 +44,28 @@ def run_in_loop(main: Coroutine[Any, Any, _T]) -> _T:
 
 @asynccontextmanager
 async def stops_on_signals(engine: Engine) -> AsyncIterator[None]:
+    """Within the block, the first SIGINT, SIGTERM or SIGHUP drains the engine, the second one stops it at once.
+
+    Does nothing in a thread that is not the main one: Python hands signals to no other.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     loop = asyncio.get_running_loop()
-    stop: list[Callable[[], None]] = [lambda: engine.stop("interrupted"), engine.abort]
+    came: list[signal.Signals] = []
 
     def on_signal(number: signal.Signals) -> None:
-        if len(stop) == 2:
+        came.append(number)
+        if len(came) == 1:
             logger.warning("%s: finishing what is in flight; once more to stop at once", number.name)
-        stop[0]()
-        del stop[: len(stop) - 1]
+            engine.stop("interrupted")
+        elif len(came) == 2:
+            logger.warning("%s: stopping at once", number.name)
+            engine.abort()
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    # A closed terminal is a wish to stop like any other, unless somebody (nohup) said that it is not.
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    handled = (signal.SIGINT, signal.SIGTERM, *hangup)
     for number in handled:
         loop.add_signal_handler(number, on_signal, number)
     try:

@@ -85,7 +85,9 @@ class Spider:
         hints = _annotations(type(self)) if arguments else {}
         for name, value in arguments.items():
             if callable(getattr(Spider, name, None)) or name.startswith("_"):
-                raise SettingsError(f"argument {name} of spider {self.name!r} would replace what Spider itself has there")
+                raise SettingsError(
+                    f"argument {name} of spider {self.name!r} would replace what Spider itself has there"
+                )
             setattr(self, name, _converted(self.name, name, value, hints))
 
     # -- for subclasses to define ------------------------------------------------------------------------------------
@@ -131,8 +133,12 @@ class Spider:
         return await self._running().fetch(Request(request) if isinstance(request, str) else request)
 
     def websocket(self, url: str | Request, **options: Any) -> AbstractAsyncContextManager[Any]:
-        """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse` from the crawl's own session."""
-        return self._running().websocket(Request(url) if isinstance(url, str) else url, **options)
+        """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse` from the crawl's own session.
+
+        `url` is ws(s) or http(s); `options` are those of aiohttp's `ws_connect`. Raises `FetchError`."""
+        if isinstance(url, str):
+            url = Request("http" + url[2:] if url[:5].lower() in ("ws://", "wss:/") else url)
+        return self._running().websocket(url, **options)
 
     @property
     def logger(self) -> logging.Logger:

@@ -1,8 +1,10 @@
-"""What a crawl shows of itself: the live line, the log line, the summary table, `crawler status`."""
+"""What a crawl shows of itself: the live line, the log line, the summary, `crawler status`."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rich.console import RenderableType
-
     from crawler.contracts import Clock
 
 __all__ = ["LogProgress", "latest_job", "live_line", "read_stats", "show_live", "summary"]
@@ -23,6 +23,22 @@ __all__ = ["LogProgress", "latest_job", "live_line", "read_stats", "show_live", 
 logger = logging.getLogger("crawler.progress")
 
 _LOG_SECONDS = 10.0
+_STALE_SECONDS = 30.0
+"""A running crawl rewrites `stats.json` every ten seconds; one that has not for so long is not running."""
+_ENDINGS = {
+    "running": "running",
+    "finished": "finished",
+    "page_limit": "ended at its page limit",
+    "item_limit": "ended at its item limit",
+    "time_limit": "ended at its time limit",
+    "interrupted": "stopped early; the same command continues it",
+    "killed": "was killed; the same command continues it",
+    "error_limit": "failed: crawl.error_limit is reached; the same command continues it",
+    "failed": "failed; the same command continues it",
+}
+
+
+# -- while it runs -----------------------------------------------------------------------------------------------------
 
 
 class Rate:
@@ -42,13 +58,20 @@ class Rate:
 
 
 def live_line(snapshot: dict[str, Any], rate: float) -> str:
-    """`books  412 pages  31.5/s  401 items  588 queued  1 host  0 errors  limit: delay`."""
-    hosts = snapshot["active_hosts"]
-    return (
-        f"{snapshot['spider']}  {snapshot['pages']} pages  {rate:.1f}/s  {snapshot['items']} items  "
-        f"{snapshot['queued']} queued  {hosts} active host{'' if hosts == 1 else 's'}  "
-        f"{snapshot['errors']} errors  limit: {snapshot['limited_by']}"
+    """`books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by politeness`."""
+    parts = (
+        snapshot["spider"],
+        _count(snapshot["pages"], "page"),
+        f"{rate:.1f}/s",
+        _count(snapshot["items"], "item"),
+        f"{snapshot['queued']} queued",
+        _count(snapshot["active_hosts"], "active host"),
+        _count(snapshot["errors"], "error"),
     )
+    line = "  ".join(parts)
+    if snapshot["phase"] != "running":
+        return f"{line}  {snapshot['phase']}"
+    return f"{line}  limited by {snapshot['limited_by']}" if snapshot["queued"] or snapshot["in_flight"] else line
 
 
 class LogProgress:
@@ -72,65 +95,82 @@ async def show_live(snapshot: Callable[[], dict[str, Any]], clock: Clock, ended:
     from rich.text import Text
 
     rate = Rate()
-    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+    with (
+        contextlib.suppress(OSError),  # the terminal was closed; the crawl has heard of it by signal
+        Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live,
+    ):
         while not ended.is_set():
             seen = snapshot()
-            line = Text(
-                live_line(seen, rate(seen["elapsed_seconds"], seen["pages"])), overflow="ellipsis", no_wrap=True
-            )
-            live.update(line, refresh=True)
+            text = live_line(seen, rate(seen["elapsed_seconds"], seen["pages"]))
+            live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
             await clock.wait(ended, 1.0)
 
 
-def summary(stats: dict[str, Any], outputs: tuple[str, ...] = (), job: Path | None = None) -> RenderableType:
-    """The table at the end of a run and of `crawler status`."""
-    from rich.table import Table
-    from rich.text import Text
+# -- afterwards --------------------------------------------------------------------------------------------------------
 
-    table = Table(title=f"{stats['spider']}: {stats['reason']}", title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in _rows(stats):
-        table.add_row(name, Text(value))
-    for output in outputs:
-        table.add_row("output", Text(output))
+
+def summary(stats: dict[str, Any], outputs: tuple[str, ...] = (), job: Path | None = None) -> str:
+    """The lines at the end of a run and of `crawler status`."""
+    rows = _rows(stats)
+    rows += [("output", "standard output" if output == "-" else output) for output in outputs]
     if job is not None:
-        table.add_row("job", Text(str(job)))
-    return table
+        rows.append(("job", str(job)))
+    width = max(len(name) for name, _ in rows)
+    ending = _ENDINGS.get(stats["reason"], f"ended ({stats['reason']})")
+    return "\n".join([f"{stats['spider']}: {ending}", *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
 
 def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = stats["elapsed_seconds"]
-    per_second = stats["pages"] / seconds if seconds else 0.0
+    per_second = f" ({stats['pages'] / seconds:.1f}/s)" if seconds else ""
+    again = [f"{stats[name]} {name}" for name in ("retries", "redirects") if stats[name]]
     rows = [
         ("time", f"{seconds:.1f} s"),
-        ("pages", f"{stats['pages']} ({per_second:.1f}/s)"),
+        ("pages", f"{stats['pages']}{per_second}"),
         ("items", str(stats["items"])),
-        ("requests", f"{stats['requests']} ({stats['retries']} retries, {stats['redirects']} redirects)"),
-        ("received", f"{stats['bytes'] / 2**20:.1f} MiB"),
+        ("requests", f"{stats['requests']} ({', '.join(again)})" if again else str(stats["requests"])),
+        ("received", _size(stats["bytes"])),
         ("hosts", str(stats["hosts"])),
-        ("duplicates", str(stats["duplicates"])),
         ("errors", str(stats["errors"])),
     ]
-    rare = ("items_dropped", "offsite", "robots_denied", "blocked")
+    rare = ("duplicates", "items_dropped", "offsite", "robots_denied", "blocked")
     rows.extend((name.replace("_", " "), str(stats[name])) for name in rare if stats[name])
-    if stats["status"]:
-        rows.append(("status", ", ".join(f"{code}: {count}" for code, count in stats["status"].items())))
-    if stats["failures"]:
-        rows.append(("failures", ", ".join(f"{reason}: {count}" for reason, count in stats["failures"].items())))
+    tables = ((name, stats[name]) for name in ("status", "failures") if stats[name])
+    rows.extend((name, ", ".join(f"{key}: {count}" for key, count in table.items())) for name, table in tables)
     rows.extend((name, str(count)) for name, count in stats["custom"].items())
     return rows
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
 def read_stats(job: Path) -> dict[str, Any]:
-    """A job's `stats.json`. Raises `UsageError` where there is none."""
+    """A job's `stats.json`; its `reason` is `"killed"` where the crawl says that it runs, and does not.
+
+    Raises `UsageError` where there is none, or something else.
+    """
     path = job / "stats.json"
     try:
-        stats: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError as error:
+        stats = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        age = time.time() - path.stat().st_mtime
+        _rows(stats)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"no job in {job}: there is no {path}. Jobs are made by `crawler run`") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not what this version of the crawler writes") from error
+    if stats.get("reason") == "running" and age > _STALE_SECONDS:
+        stats["reason"] = "killed"
     return stats
 
 

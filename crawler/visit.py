@@ -8,7 +8,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from crawler import politeness
-from crawler import url as urls
 from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CrawlerError, EngineUnavailable, FetchError, StatusError
 from crawler.retry import is_repeatable, parse_retry_after
@@ -54,6 +53,13 @@ class Visits:
         Raises `EngineUnavailable` and CancelledError only; then `page` must not be applied as it is.
         """
         try:
+            await self._visit(page, request, lease, leave)
+        finally:
+            self._inline.close_streams()
+            self._collector.forget_hops()
+
+    async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[], None]) -> None:
+        try:
             response = await self._download(page, request, lease)
         except FetchError as error:
             leave()
@@ -77,7 +83,6 @@ class Visits:
             else:
                 await self._fail(page, request, lease, StatusError(response.status, response.url), response)
         finally:
-            self._inline.close_streams()
             response.close()
 
     # -- from the request to the response ----------------------------------------------------------------------------
@@ -105,7 +110,7 @@ class Visits:
             logger.debug("%r: status %d, again later", request, response.status)
         else:
             if len(response.history) > len(request.history):
-                page.reached.append((urls.host_key(response.url), self._collector.fingerprint(response.request)))
+                page.reached = self._collector.reached(response.request)
             return response
         response.close()
         return None

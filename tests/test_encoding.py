@@ -298,7 +298,7 @@ def test_the_declaration_of_xml_counts_in_every_kind_of_markup(
 )
 def test_a_document_cut_within_its_declaration_declares_nothing(whole: bytes) -> None:
     assert detect(whole, HTML) == "koi8-r"
-    assert {detect(whole[:cut], HTML) for cut in range(len(whole))} == {"cp1252"}
+    assert {detect(whole[:cut], HTML) for cut in range(1, len(whole))} == {"cp1252"}
 
 
 def test_meta_comes_before_the_xml_declaration_in_html_after_it_in_xhtml_and_never_in_xml() -> None:

@@ -7,18 +7,20 @@ import collections
 from typing import TYPE_CHECKING, NamedTuple
 
 from crawler import url as urls
+from crawler.download.translate import FOREIGN, translate
 from crawler.errors import BlockedError, FetchError, RedirectError
 from crawler.redirect import next_request
-from crawler.request import Request
-from crawler.robots import ALLOW_ALL, Decision, Robots, verdict_for_status
+from crawler.request import Request, Timeout
+from crawler.robots import ALLOW_ALL, PARSE_LIMIT_BYTES, Decision, Robots, verdict_for_status
 
 if TYPE_CHECKING:
     from crawler.contracts import Clock, Fetcher
+    from crawler.response import Response
 
 __all__ = ["RobotsCache"]
 
 _LIFETIME = 24 * 3600.0  # RFC 9309, 2.4: not longer than 24 hours
-_MAX_BYTES = 512 * 1024
+_PARSED_ON_THE_LOOP = 64 * 1024  # more is parsed in a thread: 512 KiB of rules take tenths of a second
 _MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 _MAX_ORIGINS = 10_000
 
@@ -29,12 +31,16 @@ class _Known(NamedTuple):
 
 
 class RobotsCache:
-    """`crawler.contracts.RobotsRules`. `agent` is our product token; at most 10,000 origins are kept."""
+    """`crawler.contracts.RobotsRules`. `agent` is our product token, `timeout` that of a fetch.
 
-    def __init__(self, fetcher: Fetcher, clock: Clock, agent: str) -> None:
+    At most 10,000 origins are kept.
+    """
+
+    def __init__(self, fetcher: Fetcher, clock: Clock, agent: str, timeout: Timeout) -> None:
         self._fetcher = fetcher
         self._clock = clock
         self._agent = agent
+        self._timeout = timeout
         self._known: collections.OrderedDict[str, _Known] = collections.OrderedDict()
         self._learning: dict[str, asyncio.Future[FetchError | None]] = {}
 
@@ -71,19 +77,27 @@ class RobotsCache:
                 ended.cancel()
 
     async def _fetch(self, origin: str) -> Robots:
-        request = Request(f"{origin}/robots.txt", max_body_bytes=_MAX_BYTES, max_redirects=_MAX_REDIRECTS)
+        request = Request(f"{origin}/robots.txt", stream=True, timeout=self._timeout, max_redirects=_MAX_REDIRECTS)
         try:
             while True:
                 response = await self._fetcher.fetch(request)
-                hop = next_request(request, response, _MAX_REDIRECTS)
-                if hop is None:
-                    break
+                async with response:
+                    hop = next_request(request, response, _MAX_REDIRECTS)
+                    if hop is None:
+                        return await self._judge(origin, response)
                 request = hop
         except RedirectError:
-            return ALLOW_ALL  # too many hops count as "unavailable", which opens the site (RFC 9309, 2.3.1.2 and 2.3.1.3)
+            return (
+                ALLOW_ALL  # too many hops count as "unavailable", which opens the site (RFC 9309, 2.3.1.2 and 2.3.1.3)
+            )
+
+    async def _judge(self, origin: str, response: Response) -> Robots:
         verdict = verdict_for_status(response.status)
         if verdict == "parse":
-            return Robots.parse(response.body, self._agent)
+            body = await _beginning(response)
+            if len(body) > _PARSED_ON_THE_LOOP:
+                return await asyncio.to_thread(Robots.parse, body, self._agent)
+            return Robots.parse(body, self._agent)
         if verdict == "allow":
             return ALLOW_ALL
         raise BlockedError(
@@ -94,3 +108,16 @@ class RobotsCache:
 
     def __repr__(self) -> str:
         return f"<RobotsCache {len(self._known)} origins>"
+
+
+async def _beginning(response: Response) -> bytes:
+    """As much of the body as is ever parsed; the rest, however long, is not read."""
+    if response.content is None:
+        return response.body
+    pieces = bytearray()
+    try:
+        while len(pieces) <= PARSE_LIMIT_BYTES and (piece := await response.content.readany()):
+            pieces += piece
+    except FOREIGN as error:
+        raise translate(error, response.url) from error
+    return bytes(pieces)

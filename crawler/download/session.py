@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import aiohttp
 import yarl
@@ -124,12 +125,15 @@ class Downloader:
         """aiohttp's `ws_connect` over the crawl's session, with its cookies, proxy and TLS; `options` are aiohttp's."""
         url = yarl.URL(request.url, encoded=True)
         try:
-            async with self._session.ws_connect(
+            socket = await self._session.ws_connect(
                 url, headers=self._headers(request, url), **self._route(request), **options
-            ) as socket:
-                yield socket
+            )
         except _TRANSLATED as error:
             raise translate(error, request.url) from error
+        try:
+            yield socket
+        finally:
+            await socket.close()
 
     # -- the request's side ------------------------------------------------------------------------------------------
 
@@ -177,9 +181,15 @@ class Downloader:
         if request.body is not None:
             return {"data": request.body}
         if isinstance(request.data, FilePath):
-            return {"data": body_files.enter_context(open(request.data.path, "rb"))}
+            return {"data": _opened(request.data, body_files)}
         if isinstance(request.data, list):
-            return {"data": aiohttp.FormData([(str(name), _field(value)) for name, value in request.data])}
+            form = aiohttp.FormData()
+            for name, value in request.data:
+                if isinstance(value, FilePath):
+                    form.add_field(str(name), _opened(value, body_files), filename=os.path.basename(value.path))
+                else:
+                    form.add_field(str(name), value if isinstance(value, (str, bytes)) else str(value))
+            return {"data": form}
         return {"data": request.data}
 
     def _timeout_of(self, request: Request) -> aiohttp.ClientTimeout:
@@ -267,5 +277,9 @@ class Downloader:
         return response
 
 
-def _field(value: Any) -> Any:
-    return value if isinstance(value, (str, bytes)) else str(value)
+def _opened(file: FilePath, body_files: contextlib.AsyncExitStack) -> BinaryIO:
+    try:
+        return body_files.enter_context(open(file.path, "rb"))
+    except OSError as error:
+        message = f"cannot read {file.path} to upload it: {error.strerror}"
+        raise FetchError(message, reason="request_body", retryable=False) from error

@@ -91,7 +91,7 @@ class DiskStore:
         elif found != b"%d" % FORMAT:
             self.close()
             raise JobError(
-                f"{self._path} is a frontier of format {found.decode('ascii', 'replace')}; this version reads {FORMAT}. "
+                f"{self._path} is of format {found.decode('ascii', 'replace')}; this version reads {FORMAT}. "
                 "Continue it with the version that wrote it, or start again with --fresh"
             )
 

@@ -20,7 +20,8 @@ class RawServer:
     """`async with RawServer(b"HTTP/1.1 ...") as server:`, then fetch `server.url`.
 
     `script`: what every request is answered with, or a coroutine function that talks itself. After it the connection is
-    closed, unless `keep_alive`. Without a script it is a canary: it accepts, and every connection is a failure.
+    closed, unless `keep_alive`. With `waits=False` it does not wait for a request before it answers. Without a script it
+    is a canary: it accepts, and every connection is a failure.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class RawServer:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         keep_alive: bool = False,
+        waits: bool = True,
     ) -> None:
         self.host = host
         self.port = port
@@ -40,43 +42,62 @@ class RawServer:
         self._script = script
         self._tls = tls
         self._keep_alive = keep_alive
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._waits = waits
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}/"
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server((self.host, self.port))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._tasks.add(asyncio.create_task(self._accept()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.close()
-        for writer in self._open:
-            writer.transport.abort()
-        await asyncio.gather(*filter(None, self._open.values()))
-        await self._server.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listener.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self._open[writer] = asyncio.current_task()
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
+    async def _accept(self) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            self.connections += 1
+            self._tasks.add(asyncio.create_task(self._talk(connection)))
+
+    async def _talk(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):  # the client may leave or dislike us
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            try:
+                await self._answer(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+            finally:
+                transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if self._waits:
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-                if isinstance(self._script, bytes):
-                    writer.write(self._script)
-                    await writer.drain()
-                else:
-                    await self._script(reader, writer)
-                if not self._keep_alive:
-                    break
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        del self._open[writer]
+            if isinstance(self._script, bytes):
+                writer.write(self._script)
+                await writer.drain()
+            else:
+                await self._script(reader, writer)
+            if not self._keep_alive:
+                return
 
 
 def hang(start: bytes = b"") -> Script:

@@ -1,0 +1,269 @@
+"""The tables: every setting there is, with its type, unit, limits, meaning and default. A new setting is one line here.
+
+The default file (`config/crawler.toml`), the rows of `crawler config` and the text of every error are made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping  # noqa: TC003 - the annotations are read when the program runs
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from crawler import __version__
+from crawler.settings.masking import Masked
+from crawler.settings.values import (
+    StatusSet,
+    check_fingerprint,
+    check_frontier,
+    check_header,
+    check_nameserver,
+    check_network,
+    check_proxy,
+    check_user_agent,
+)
+
+__all__ = [
+    "PROJECT_URL",
+    "TABLES",
+    "CrawlSettings",
+    "DnsSettings",
+    "FrontierSettings",
+    "HttpSettings",
+    "LogSettings",
+    "PolitenessRule",
+    "PolitenessSettings",
+    "ProxySettings",
+    "RetrySettings",
+    "SecuritySettings",
+    "Settings",
+    "TlsSettings",
+]
+
+PROJECT_URL = "https://github.com/crawler/crawler"
+"""What the default `http.user_agent` tells a webmaster who wants to know what visits."""
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def _key(meaning: str, unit: str = "", check: Callable[..., Any] | None = None, **limits: float) -> msgspec.Meta:
+    return msgspec.Meta(description=meaning, extra={"unit": unit, "check": check}, **limits)  # type: ignore[call-overload, no-any-return]
+
+
+class CrawlSettings(Masked, frozen=True, kw_only=True):
+    """How much, how far, in which order."""
+
+    # At 1 ms of CPU a page, 64 requests of 64 ms each are what one core can follow.
+    concurrency: Annotated[int, _key("requests in flight over all hosts", "requests", ge=1)] = 64
+    # A crawl ends when the site does; each limit is the user's own wish.
+    depth_limit: Annotated[int, _key("links away from the start requests; 0 = no limit", "links", ge=0)] = 0
+    page_limit: Annotated[int, _key("responses handed to callbacks; 0 = no limit", "pages", ge=0)] = 0
+    item_limit: Annotated[int, _key("items that passed the pipelines; 0 = no limit", "items", ge=0)] = 0
+    error_limit: Annotated[int, _key("errors after which the crawl fails; 0 = no limit", "errors", ge=0)] = 0
+    time_limit_seconds: Annotated[float, _key("length of one run; 0 = no limit", "seconds", ge=0)] = 0.0
+    # Breadth first meets many hosts early, and each of them has a delay that others can use.
+    order: Annotated[Literal["breadth", "depth"], _key("which comes first among requests of equal priority")] = (
+        "breadth"
+    )
+    # Orchestrators send SIGKILL 30 s after SIGTERM (Kubernetes' default); 10 s stay for the last commit.
+    drain_seconds: Annotated[float, _key("what requests in flight get to finish after a signal", "seconds", ge=0)] = (
+        20.0
+    )
+    # As long as the longest fetch (`http.total_seconds`), so that a callback can make one of its own.
+    callback_timeout_seconds: Annotated[
+        float, _key("an async callback that takes longer is cancelled and counted as an error", "seconds", gt=0)
+    ] = 60.0
+
+
+class PolitenessRule(Masked, frozen=True, kw_only=True):
+    """How one host is treated. A host is a scheme-less name and port: `example.com:443`."""
+
+    # RFC 9309: what a crawler is expected to do.
+    obey_robots: Annotated[bool, _key("fetch robots.txt first and keep to it (RFC 9309)")] = True
+    # Two overlap the latency of one page with the next, and are fewer than the six that a browser opens.
+    concurrency_per_host: Annotated[int, _key("requests in flight to one host", "requests", ge=1)] = 2
+    # At most two requests a second, which the smallest server takes.
+    delay_seconds: Annotated[float, _key("from one request's start to the next one's, per host", "seconds", ge=0)] = 0.5
+    # Enough to break step with other crawlers and with the site's own periodic jobs.
+    jitter: Annotated[
+        float,
+        _key(
+            "only ever adds: a start comes delay * (1 + jitter * random) after the one before, random from 0 to 1",
+            "share of the delay",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.3
+    adaptive: Annotated[
+        bool,
+        _key(
+            "the delay doubles while a host errs (429, 5xx, time-outs, lost connections), up to max_delay_seconds, "
+            "and halves back with each good answer, down to delay_seconds"
+        ),
+    ] = True
+    # A host that needs more than a minute between requests is down; retries take over there.
+    max_delay_seconds: Annotated[float, _key("the longest delay that errors lead to", "seconds", ge=0)] = 60.0
+
+
+class PolitenessSettings(PolitenessRule, frozen=True, kw_only=True):
+    """The rule for every host, and what differs for some."""
+
+    hosts: Annotated[
+        Mapping[str, Mapping[str, Any]],
+        _key('the same keys for one host, as name:port, or as name for all ports: hosts."example.com:443".jitter = 0'),
+    ] = _EMPTY
+
+    def for_host(self, host: str) -> PolitenessRule:
+        """The rule for `"example.com:443"`. What `hosts` says of that port wins over what it says of the bare name.
+
+        `max_delay_seconds` is never below `delay_seconds`: who asks for a long delay gets it.
+        """
+        name, _, port = host.lower().rpartition(":")
+        bare = name if port.isdigit() else host.lower()
+        own = {**self.hosts.get(bare, _EMPTY), **self.hosts.get(host.lower(), _EMPTY)}
+        rule = {field: own.get(field, getattr(self, field)) for field in PolitenessRule.__struct_fields__}
+        rule["max_delay_seconds"] = max(rule["max_delay_seconds"], rule["delay_seconds"])
+        return PolitenessRule(**rule)
+
+
+class HttpSettings(Masked, frozen=True, kw_only=True):
+    """What is sent, how long we wait, how much we take."""
+
+    # A webmaster must be able to find out who comes and why.
+    user_agent: Annotated[
+        str, _key("the User-Agent header; its product token is the robots token", check=check_user_agent)
+    ] = f"crawler/{__version__} (+{PROJECT_URL})"
+    headers: Annotated[Mapping[str, str], _key("sent with every request", check=check_header)] = _EMPTY
+    cookies: Annotated[bool, _key("keep cookies and send them back (RFC 6265)")] = True
+    # As aiohttp's jar: a cookie of an address is not bound to a name anyone owns.
+    unsafe_cookies: Annotated[bool, _key("accept cookies from hosts that are IP addresses")] = False
+    # A lost SYN is sent again after 1, 3 and 7 s (RFC 6298); whoever has not answered by then will not.
+    connect_seconds: Annotated[float, _key("name, connection and TLS handshake", "seconds", gt=0)] = 10.0
+    read_seconds: Annotated[float, _key("between two pieces of an answer", "seconds", gt=0)] = 30.0
+    total_seconds: Annotated[float, _key("one exchange from start to end, unless streamed", "seconds", gt=0)] = 60.0
+    # The web's median page is below 100 KiB of HTML; 64 of the largest at once still fit into 640 MiB.
+    max_body_bytes: Annotated[int, _key("largest body in memory, after decompression", "bytes", ge=1)] = 10 * 2**20
+    max_file_bytes: Annotated[int, _key("largest body saved to disk, after decompression", "bytes", ge=1)] = 2 * 2**30
+    # RFC 9110 section 15.4 leaves it open; aiohttp's default.
+    max_redirects: Annotated[int, _key("hops of one request", "redirects", ge=0)] = 10
+    # Scrapy's URLLENGTH_LIMIT, once the longest that Internet Explorer took; longer ones are mostly traps.
+    max_url_length: Annotated[int, _key("longer links are not followed", "characters", ge=1)] = 2083
+    # RFC 9110 section 15.3: the successful ones.
+    ok_status: Annotated[StatusSet, _key("what reaches the callback; the rest goes to the errback")] = StatusSet(
+        "200-299"
+    )
+    # Off: a proxy variable set for other programs would silently move the crawl.
+    trust_env: Annotated[bool, _key("take proxies from HTTP_PROXY, HTTPS_PROXY and NO_PROXY")] = False
+    unix_socket: Annotated[str | None, _key("send everything through this socket; empty = none", "path")] = None
+
+
+class DnsSettings(Masked, frozen=True, kw_only=True):
+    """Names to addresses."""
+
+    nameservers: Annotated[
+        tuple[str, ...], _key("ask these; empty = the system's", "IP addresses", check=check_nameserver)
+    ] = ()
+    # A common TTL; the crawl asks once per host and five minutes, not once per connection.
+    cache_seconds: Annotated[float, _key("how long an answer is kept", "seconds", ge=0)] = 300.0
+    # RFC 2308 allows hours, RFC 9520 at least 1 s; a failing resolver should recover before a retry comes.
+    negative_cache_seconds: Annotated[float, _key("how long a failure is kept", "seconds", ge=0)] = 5.0
+
+
+class TlsSettings(Masked, frozen=True, kw_only=True):
+    """Whom we trust, who we are."""
+
+    verify: Annotated[bool, _key("check certificates and host names")] = True
+    ca_file: Annotated[str | None, _key("trust these authorities; empty = the system's", "PEM file")] = None
+    cert_file: Annotated[str | None, _key("our own certificate; empty = none", "PEM file")] = None
+    key_file: Annotated[str | None, _key("its private key; empty = in cert_file", "PEM file")] = None
+    fingerprints: Annotated[
+        Mapping[str, str],
+        _key(
+            "the one certificate to accept, by host: the hash of its DER form", "SHA-256 hex", check=check_fingerprint
+        ),
+    ] = _EMPTY
+
+
+class ProxySettings(Masked, frozen=True, kw_only=True):
+    """Ways out."""
+
+    urls: Annotated[tuple[str, ...], _key("proxies in turn; empty = none", "URLs", check=check_proxy)] = ()
+    # A host that sees one address at a time sees one polite visitor.
+    per: Annotated[Literal["request", "host", "session"], _key("what keeps one proxy when there are several")] = "host"
+
+
+class RetrySettings(Masked, frozen=True, kw_only=True):
+    """What is tried again, and when: `base_seconds` doubled each time, at random from 0 up to that (full jitter)."""
+
+    # Where one request in ten fails by chance, four in a row do once in 10,000.
+    times: Annotated[int, _key("tries after the first one", "retries", ge=0)] = 3
+    # RFC 9110 (408, 5xx), RFC 8470 (425), RFC 6585 (429), and Cloudflare's 520-524 for an origin that is down.
+    http_codes: Annotated[StatusSet, _key("answers worth another try")] = StatusSet(
+        "408 425 429 500 502 503 504 520-524"
+    )
+    base_seconds: Annotated[float, _key("longest wait before the first retry, doubled each time", "seconds", gt=0)] = (
+        1.0
+    )
+    max_seconds: Annotated[float, _key("where doubling ends", "seconds", gt=0)] = 60.0
+    # RFC 9110 section 10.2.3; capped, since a hostile or broken server may say a year.
+    retry_after_max_seconds: Annotated[float, _key("Retry-After wins up to this", "seconds", ge=0)] = 900.0
+
+
+class FrontierSettings(Masked, frozen=True, kw_only=True):
+    """Where requests wait."""
+
+    url: Annotated[
+        str | None,
+        _key(
+            "empty = the job folder; memory:// = lost with the process; this version knows no other",
+            "URL",
+            check=check_frontier,
+        ),
+    ] = None
+
+
+class SecuritySettings(Masked, frozen=True, kw_only=True):
+    """What a page may make us connect to."""
+
+    # Off: a link must not reach what only the crawler's own network should (SSRF).
+    allow_private_networks: Annotated[
+        bool, _key("follow links to private addresses; hosts of start requests are always allowed")
+    ] = False
+    allow_networks: Annotated[
+        tuple[str, ...],
+        _key(
+            "networks whose addresses links may lead to, even if they are private or reserved",
+            "CIDR",
+            check=check_network,
+        ),
+    ] = ()
+
+
+class LogSettings(Masked, frozen=True, kw_only=True):
+    """What is said."""
+
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        _key("least severe that is logged, in either case", check=str.upper),
+    ] = "INFO"
+    json: Annotated[bool, _key("one JSON object a line instead of text")] = False
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All tables. `Settings()` is the defaults; `load` is the checked way to any other."""
+
+    crawl: CrawlSettings = CrawlSettings()
+    politeness: PolitenessSettings = PolitenessSettings()
+    http: HttpSettings = HttpSettings()
+    dns: DnsSettings = DnsSettings()
+    tls: TlsSettings = TlsSettings()
+    proxy: ProxySettings = ProxySettings()
+    retry: RetrySettings = RetrySettings()
+    frontier: FrontierSettings = FrontierSettings()
+    security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
+
+
+TABLES = Settings.__struct_fields__
+"""The names of the tables, in order."""

@@ -1,0 +1,149 @@
+"""Values that are more than a number or a text: sets of status codes, and the checks of texts that must mean something.
+
+A check gives its text back as the settings hold it, or raises `Unfit` with what was expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from crawler.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "STATUSES",
+    "StatusSet",
+    "Unfit",
+    "check_fingerprint",
+    "check_frontier",
+    "check_header",
+    "check_host",
+    "check_nameserver",
+    "check_network",
+    "check_proxy",
+    "check_user_agent",
+]
+
+
+class StatusSet(frozenset[int]):
+    """HTTP status codes: `StatusSet([404, "500-599"])` or `StatusSet("404 500-599")`, ranges with both ends.
+
+    `503 in statuses` is a set lookup. `str` gives the shortest such text and `StatusSet(str(statuses)) == statuses`.
+    Codes have three digits (RFC 9110 section 15). Raises `SettingsError` for anything else.
+    """
+
+    def __new__(cls, parts: Iterable[int | str] | str = ()) -> StatusSet:
+        codes: set[int] = set()
+        for part in [parts] if isinstance(parts, str) else parts:
+            if isinstance(part, int) and not isinstance(part, bool):
+                codes.update(_status_range(str(part)))
+            elif isinstance(part, str):
+                for word in part.replace(",", " ").split():
+                    codes.update(_status_range(word))
+            else:
+                raise SettingsError(f"expected {STATUSES}, got {part!r}")
+        return super().__new__(cls, codes)
+
+    def parts(self) -> list[int | str]:
+        """Codes and ranges in rising order, as a TOML list holds them: `[404, "500-599"]`."""
+        runs: list[list[int]] = []
+        for code in sorted(self):
+            if runs and code == runs[-1][1] + 1:
+                runs[-1][1] = code
+            else:
+                runs.append([code, code])
+        return [first if first == last else f"{first}-{last}" for first, last in runs]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.parts()))
+
+    def __repr__(self) -> str:
+        return f"StatusSet({str(self)!r})"
+
+
+STATUSES = 'status codes from 100 to 999, such as 404, and ranges, such as "500-599"'
+
+
+def _status_range(text: str) -> range:
+    found = re.fullmatch(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?", text)
+    if not found or (found[2] and found[2] < found[1]):
+        raise SettingsError(f"expected {STATUSES}, got {text!r}")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+class Unfit(Exception):
+    """Says what was expected; never leaves this package."""
+
+
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 section 5.6.2
+
+
+def check_host(text: str) -> str:
+    """A host with or without port, spelled as URLs have it after parsing: lower case, IDNA, `127.0.0.1` for `127.1`."""
+    import can_ada
+
+    if found := re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@*\\\[\]]+)(:[0-9]{1,5})?", text):
+        with contextlib.suppress(ValueError):
+            return f"{can_ada.parse(f'http://{found[1]}').hostname}{found[2] or ''}"
+    raise Unfit('a host with or without port and without scheme, such as "example.com:443"')
+
+
+def check_header(name: str, value: str) -> tuple[str, str]:
+    if not re.fullmatch(_NAME, name):
+        raise Unfit("a header name (RFC 9110 section 5.1)")
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]", value.strip()):
+        raise Unfit("a header value without control characters (RFC 9110 section 5.5)")
+    return name, value.strip()
+
+
+def check_fingerprint(host: str, value: str) -> tuple[str, str]:
+    digits = value.lower().removeprefix("sha256:").replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise Unfit("64 hexadecimal digits, the SHA-256 of a certificate")
+    return check_host(host), digits
+
+
+def check_user_agent(text: str) -> str:
+    if not re.fullmatch(rf"{_NAME}([/ ][ -~]*)?", text):
+        raise Unfit("a product token and what else there is to say, in ASCII (RFC 9110 section 10.1.5)")
+    return text
+
+
+def check_nameserver(text: str) -> str:
+    import ipaddress
+
+    with_port = re.fullmatch(r"(?:\[(.+)\]|([^:]+)):[0-9]{1,5}", text)
+    try:
+        ipaddress.ip_address((with_port[1] or with_port[2]) if with_port else text)
+    except ValueError:
+        raise Unfit("IP addresses of name servers, with or without port") from None
+    return text
+
+
+def check_network(text: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise Unfit(f'networks in CIDR form, such as "10.1.0.0/16" ({error})') from None
+
+
+def check_proxy(text: str) -> str:
+    from urllib.parse import urlsplit
+
+    with contextlib.suppress(ValueError):  # also what `.port` raises
+        url = urlsplit(text)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return text
+    raise Unfit("URLs of proxies, http://[user:password@]host:port or https://…")
+
+
+def check_frontier(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9+.-]*://", text):
+        raise Unfit("a URL such as memory:// or redis://host:6379/0")
+    return text
