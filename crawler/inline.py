@@ -18,6 +18,7 @@ from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from crawler.context import Context
     from crawler.exchange import Exchange

@@ -23,57 +23,13 @@ __all__ = ["Files"]
 logger = logging.getLogger("crawler.files")
 
 _SUFFIXES = frozenset(
-    [
-        "7z",
-        "avi",
-        "bmp",
-        "bz2",
-        "css",
-        "csv",
-        "doc",
-        "docx",
-        "epub",
-        "gif",
-        "gz",
-        "html",
-        "ico",
-        "jpeg",
-        "jpg",
-        "js",
-        "json",
-        "jsonl",
-        "md",
-        "mkv",
-        "mov",
-        "mp3",
-        "mp4",
-        "odp",
-        "ods",
-        "odt",
-        "ogg",
-        "pdf",
-        "png",
-        "ppt",
-        "pptx",
-        "rar",
-        "rtf",
-        "svg",
-        "tar",
-        "tgz",
-        "tiff",
-        "txt",
-        "wav",
-        "webm",
-        "webp",
-        "xls",
-        "xlsx",
-        "xml",
-        "xz",
-        "yaml",
-        "zip",
-        "zst",
-    ]
-)
+    {
+        "7z", "avi", "bmp", "bz2", "css", "csv", "doc", "docx", "epub", "gif", "gz", "html", "ico", "jpeg", "jpg",
+        "js", "json", "jsonl", "md", "mkv", "mov", "mp3", "mp4", "odp", "ods", "odt", "ogg", "pdf", "png", "ppt",
+        "pptx", "rar", "rtf", "svg", "tar", "tgz", "tiff", "txt", "wav", "webm", "webp", "xls", "xlsx", "xml", "xz",
+        "yaml", "zip", "zst",
+    }
+)  # fmt: skip
 """What a stored file may be called. A name from the web never reaches the disk: only a suffix from this list does."""
 
 _KNOWN_URLS = 100_000
@@ -85,8 +41,8 @@ class Files:
 
     Each of `files` is a dict of `url`, `path` (in the job's folder), `bytes`, `sha256` and `status`; for a file that
     could not be had, `path` is None and `error` says why. Files stream to `files/` in the job's folder (or to
-    `folder`), named by the SHA-256 of their content, so the same content is stored once however many URLs have it. Each fetch
-    takes its host's turn. `required=True` drops an item that lacks one of its files.
+    `folder`), named by the SHA-256 of their content, so the same content is stored once however many URLs have it.
+    Each fetch takes its host's turn. `required=True` drops an item that lacks one of its files.
     """
 
     def __init__(

@@ -160,7 +160,7 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
 
     @property
     def is_replayable(self) -> bool:
-        """Whether its body can be sent a second time: a live object (file, generator, `FormData`) is used up by the first."""
+        """Whether its body can be sent twice: a live object (file, generator, `FormData`) is used up by once."""
         return self.data is None or isinstance(self.data, (bytes, str, list, FilePath))
 
     @property
