@@ -22,6 +22,7 @@ import msgspec
 
 from crawler.contracts import Exporter, Lease, Outcome, Verdict
 from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.inline import trusted
 from crawler.page import Collector, Page
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Engine:
         self._codec = codec
         self._exporters = exporters
         self._pipelines = pipelines
+        self._opened: list[Pipeline] = []
         self._on_epoch = on_epoch
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
@@ -156,6 +158,7 @@ class Engine:
     async def _feed(self) -> None:
         """`start()`, once per job. A crash in its middle runs it again, and what it gave before is known by then."""
         if not self._started:
+            trusted.set(True)
             page = Page(None, None)
             try:
                 outputs = self.spider.start()
@@ -179,7 +182,6 @@ class Engine:
                 return
             self._started = True
             self._dirty = True
-        self._inline.trusting = False
         self._wake.set()
 
     def _apply_start(self, page: Page) -> Page:
@@ -366,18 +368,30 @@ class Engine:
     # -- the user's own code -----------------------------------------------------------------------------------------
 
     async def _open_user_code(self) -> None:
-        for pipeline in self._pipelines:
-            opener = getattr(pipeline, "open_spider", None)
-            if opener is not None:
-                await opener(self.spider)
-        await self.spider.opened()
+        token = trusted.set(True)
+        try:
+            for pipeline in self._pipelines:
+                opener = getattr(pipeline, "open_spider", None)
+                if opener is not None:
+                    await opener(self.spider)
+                self._opened.append(pipeline)
+            await self.spider.opened()
+        except BaseException:
+            await self._close_pipelines()
+            raise
+        finally:
+            trusted.reset(token)
 
     async def _close_user_code(self) -> None:
-        for pipeline in reversed(self._pipelines):
+        await self._close_pipelines()
+        await self._guarded(self.spider.closed(self.stats.reason), "closed")
+
+    async def _close_pipelines(self) -> None:
+        while self._opened:
+            pipeline = self._opened.pop()
             closer = getattr(pipeline, "close_spider", None)
             if closer is not None:
                 await self._guarded(closer(self.spider), f"{type(pipeline).__name__}.close_spider")
-        await self._guarded(self.spider.closed(self.stats.reason), "closed")
 
     async def _guarded(self, awaitable: Any, name: str) -> None:
         try:

@@ -5,6 +5,7 @@ Leased pages and inline fetches take the same way. Nothing here waits for polite
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crawler import url as urls
@@ -13,6 +14,8 @@ from crawler.redirect import next_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from aiohttp import StreamReader
 
     from crawler.context import Context
     from crawler.contracts import Fetch, Middleware, RobotsRules
@@ -107,9 +110,15 @@ class Exchange:
         total.requests += 1
         response = await self._fetcher.fetch(request)
         total.responses += 1
-        total.bytes += len(response.body)
+        if response.content is None:
+            total.bytes += len(response.body)
+        else:
+            response.on_close(partial(self._count_stream, response.content))
         self._stats.status[response.status] += 1
         return response
+
+    def _count_stream(self, content: StreamReader) -> None:
+        self._stats.total.bytes += content.total_bytes
 
 
 def _wrapped(middleware: Middleware, inner: Fetch) -> Fetch:

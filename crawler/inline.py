@@ -8,6 +8,7 @@ So an inline fetch to the very host of the page cannot block itself.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from crawler.request import Request
     from crawler.response import Response
 
-__all__ = ["Inline"]
+__all__ = ["Inline", "trusted"]
+
+
+trusted: contextvars.ContextVar[bool] = contextvars.ContextVar("trusted", default=False)
+"""Set where the user's own URLs come from, in `opened()` and `start()`: their hosts may be private, as none found on a
+page may."""
 
 
 class Inline:
@@ -37,8 +43,6 @@ class Inline:
         self.settings = context.settings
         self.stats = context.stats
         self.job = context.job
-        self.trusting = True
-        """Until `start()` has ended, inline URLs are the user's own: their hosts may be private."""
         self.on_leave: Callable[[], None] = lambda: None
         self._frontier = context.frontier
         self._fetcher = context.fetcher
@@ -79,7 +83,7 @@ class Inline:
         freed.set()
 
     def _trust(self, request: Request) -> None:
-        if self.trusting:
+        if trusted.get():
             self._fetcher.allow_host(urls.host_key(request.url))
 
     async def _try(self, request: Request, attempt: int) -> tuple[Response | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,6 +51,7 @@ class Response:
         "_html",
         "_saver",
         "_selector",
+        "_taken",
         "_text",
         "body",
         "content",
@@ -98,6 +100,7 @@ class Response:
         self.content = content
         self.next_request: Request | None = None
         """A redirect to another host, not followed yet."""
+        self._taken = request is None
         self._cookies = cookies
         self._saver: Callable[[Response, str | PathLike[str]], Awaitable[SavedFile]] | None = None
         self._closers: list[Callable[[], None]] = []
@@ -116,6 +119,16 @@ class Response:
     @property
     def cb_kwargs(self) -> dict[str, Any]:
         return self.request.cb_kwargs
+
+    def taken_for(self, request: Request) -> Response:
+        """This response, or a copy of it when it has been given to a callback before, or was made without a request: a
+        middleware may keep answers and give them again, and a callback sees the request that asked now."""
+        if not self._taken:
+            self._taken = True
+            return self
+        again = copy.copy(self)
+        again.request, again.from_cache, again._closers = request, True, []
+        return again
 
     # -- the body ----------------------------------------------------------------------------------------------------
 

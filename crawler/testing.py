@@ -18,10 +18,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import aiohttp
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler.api import _crawl as assemble
+from crawler.download.save import Saver
 from crawler.request import Request
 from crawler.response import Response
 
@@ -114,7 +117,8 @@ class LocalSite:
                 left[0] -= 1
             if delay:
                 await asyncio.sleep(delay)
-            own = CIMultiDict({"Content-Type": content_type, **(headers or {})})
+            own = CIMultiDict({"Content-Type": content_type})
+            own.update(headers or {})
             return web.Response(body=payload, status=status, headers=own)
 
         self._routes[path] = answer
@@ -255,10 +259,32 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def fake_response(
     url: str, body: str | bytes = "", *, status: int = 200, headers: Mapping[str, str] | None = None, **request: Any
 ) -> Response:
-    """A response that nobody fetched, to test a callback alone: `list(MySpider().parse(fake_response(url, html)))`."""
-    own = CIMultiDict({"Content-Type": "text/html; charset=utf-8", **(headers or {})})
+    """A response that nobody fetched, to test a callback alone: `list(MySpider().parse(fake_response(url, html)))`.
+
+    Further arguments are its request's (`meta=`, `cb_kwargs=`, ...). `save` works; with `stream=True` the body is in
+    `content`, which needs a running loop."""
+    own = CIMultiDict({"Content-Type": "text/html; charset=utf-8"})
+    own.update(headers or {})
     payload = body.encode() if isinstance(body, str) else body
-    return Response(url, request=Request(url, **request), status=status, headers=CIMultiDictProxy(own), body=payload)
+    asked = Request(url, **request)
+    response = Response(
+        url,
+        request=asked,
+        status=status,
+        headers=CIMultiDictProxy(own),
+        body=b"" if asked.stream else payload,
+        content=_stream_of(payload) if asked.stream else None,
+    )
+    response._saver = Saver(2**31)
+    return response
+
+
+def _stream_of(payload: bytes) -> aiohttp.StreamReader:
+    loop = asyncio.get_running_loop()
+    content = aiohttp.StreamReader(ResponseHandler(loop), limit=2 * len(payload) + 1, loop=loop)
+    content.feed_data(payload)
+    content.feed_eof()
+    return content
 
 
 @contextlib.contextmanager
@@ -281,8 +307,6 @@ def _repaired() -> Iterator[None]:
     its (missing) transport to pause beyond 128 KiB."""
     from unittest.mock import Mock, patch
 
-    import aiohttp
-    from aiohttp.client_proto import ResponseHandler
     from aioresponses import core
 
     class Answer(aiohttp.ClientResponse):

@@ -111,7 +111,7 @@ class Visits:
         else:
             if len(response.history) > len(request.history):
                 page.reached = self._collector.reached(response.request)
-            return response
+            return response.taken_for(request)
         response.close()
         return None
 

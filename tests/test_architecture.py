@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    "errors url encoding selector links request response item settings contracts",
+    "errors url encoding css selector links request response item settings contracts",
     # 1 rules: pure decisions; time and chance are arguments
     "robots politeness retry redirect guard spider",
     # 2 rooms: each owns one kind of I/O

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
@@ -15,6 +14,9 @@ import pytest
 
 from crawler import Failure, Request, Response, Spider
 from crawler.testing import LocalSite, Run, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass

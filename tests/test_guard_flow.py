@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crawler import Failure, FetchError, Response, Spider
 from crawler.testing import LocalSite, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 ONE_TRY = {"retry": {"times": 0}, "http": {"connect_seconds": 1}}
 

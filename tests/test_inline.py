@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -14,6 +12,10 @@ from aiohttp import web
 
 from crawler import Failure, FetchError, Request, Response, Spider
 from crawler.testing import LocalSite, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 ONE_PLACE = {"politeness": {"concurrency_per_host": 1}}
 

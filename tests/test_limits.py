@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
 from crawler import Response, Spider
 from crawler.testing import FakeClock, LocalSite, run_spider
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MANY_AT_ONCE = {"concurrency_per_host": 64, "obey_robots": False}
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import DropItem, Failure, Request, Response, Spider
-from crawler.contracts import Fetch
 from crawler.errors import UsageError
 from crawler.pipelines import Files
 from crawler.testing import LocalSite, run_spider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crawler.contracts import Fetch
 
 
 class Page(Spider):

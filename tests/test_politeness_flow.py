@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -34,7 +35,7 @@ class Wide(Spider):
 
 def gaps(site: LocalSite) -> list[float]:
     times = [hit.time for hit in site.journal]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -89,7 +90,7 @@ async def test_jitter_only_ever_adds_to_the_delay() -> None:
         await run_spider(
             Wide, args={"sites": (site.url,), "count": 6}, settings={"politeness": politeness}, clock=clock
         )
-    between = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    between = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(between) >= 100 - 5  # the fake clock also moves while a request is on its way
     assert max(between) > 110
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
@@ -18,7 +18,7 @@ class Follower(Spider):
 
     name = "follower"
     site = ""
-    options: dict[str, Any] = {}
+    options: ClassVar[dict[str, Any]] = {}
 
     async def start(self) -> Any:
         yield self.request(f"{self.site}/start", **self.options)
@@ -227,6 +227,7 @@ async def test_the_requests_own_limit_counts_hops(limit: int, reached: bool) -> 
 
 async def test_the_limit_holds_across_hosts_too() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
+
         async def onward(request: web.Request) -> web.Response:
             number = int(request.query.get("n", "0")) + 1
             target = (other if number % 2 else site).url

@@ -7,10 +7,9 @@ import datetime as dt
 import decimal
 import io
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
@@ -20,6 +19,9 @@ from aiohttp import web
 from crawler import Failure, FilePath, Request, Response, Spider
 from crawler.errors import NotStorable
 from crawler.testing import FakeClock, LocalSite, Run, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNSAFE_COOKIES = {"http": {"unsafe_cookies": True}}
 """Cookies of IP addresses are refused by default, and local sites are IP addresses."""

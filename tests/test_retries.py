@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
 from crawler import Failure, Request, Response, Spider
 from crawler.testing import FakeClock, LocalSite, Run, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def send(
@@ -215,7 +218,7 @@ async def test_tries_are_spread_over_longer_and_longer_waits() -> None:
         site.route("/", busy)
         settings = {"retry": {"times": 5, "base_seconds": 100, "max_seconds": 400}, "politeness": {"adaptive": False}}
         await send(lambda: Request(site.url), settings=settings, clock=clock)
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(waits) == 5
     slack = 30  # the fake clock also moves while the answer is on its way
     assert all(wait <= limit + slack for wait, limit in zip(waits, [100, 200, 400, 400, 400], strict=True))
@@ -333,7 +336,7 @@ async def test_a_host_in_trouble_is_asked_more_slowly() -> None:
             "retry": {"times": 0},
         }
         await send(lambda: [Request(f"{site.url}/{n}") for n in range(4)], settings=settings, clock=clock)
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert waits[0] >= 20
     assert waits[1] >= 40
     assert waits[2] >= 60  # politeness.max_delay_seconds

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
 
 from crawler import BlockedError, Failure, Request, Response, Spider
 from crawler.testing import FakeClock, LocalSite, Run, run_spider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALLOW_PRIVATE = {"security": {"allow_private_networks": True}}
 
@@ -279,5 +281,3 @@ async def test_it_is_asked_for_again_after_a_day() -> None:
             lambda: [Request(f"{site.url}/now"), Request(f"{site.url}/later", not_before=25 * 3600)], clock=clock
         )
     assert [hit.path for hit in site.journal] == ["/robots.txt", "/now", "/robots.txt", "/later"]
-
-

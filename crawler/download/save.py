@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiofiles
 
 from crawler.download.translate import FOREIGN, translate
-from crawler.errors import BodyError, OutputError
+from crawler.errors import BodyError, FetchError, OutputError
 from crawler.response import Response, SavedFile
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Saver:
                     digest.update(chunk)
                     await file.write(chunk)
             os.replace(temporary, target)
+        except FetchError:  # its time-outs are OSErrors too
+            raise
         except OSError as error:
             raise OutputError(f"cannot save {response.url} to {target}: {error.strerror or error}") from error
         finally:

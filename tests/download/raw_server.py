@@ -19,9 +19,9 @@ Script = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 class RawServer:
     """`async with RawServer(b"HTTP/1.1 ...") as server:`, then fetch `server.url`.
 
-    `script`: what every request is answered with, or a coroutine function that talks itself. After it the connection is
-    closed, unless `keep_alive`. With `waits=False` it does not wait for a request before it answers. Without a script it
-    is a canary: it accepts, and every connection is a failure.
+    `script`: what every request is answered with, or a coroutine function that talks itself. After it the connection
+    is closed, unless `keep_alive`. With `waits=False` it does not wait for a request before it answers. Without a
+    script it is a canary: it accepts, and every connection is a failure.
     """
 
     def __init__(
