@@ -103,6 +103,7 @@ class Crawl:
         self.settings = settings
         self.job = job
         self.outputs = tuple(outputs)
+        self._exporters: list[Exporter] = [make_exporter(output.target, output.overwrite) for output in outputs]
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._rng = rng or Random()
@@ -146,7 +147,7 @@ class Crawl:
         now = self.clock.now()
         key = await self._claim(frontier, now)
         self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
-        self._exporters = await self._open_exporters(stack, frontier)
+        await self._open_exporters(stack, frontier)
         guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
         fetcher = await stack.enter_async_context(Downloader(settings, guard))
         self.engine = self._build(frontier, fetcher, Fingerprinter(key))
@@ -258,22 +259,18 @@ class Crawl:
         shutil.rmtree(folder)
         return False
 
-    async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> list[Exporter]:
+    async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> None:
         saved = frontier.get("positions")
         positions: dict[str, bytes] = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[str, bytes])
         targets = [output.target for output in self.outputs]
         if len(set(targets)) < len(targets):
             raise UsageError(f"the same output is named twice: {', '.join(targets)}")
-        exporters: list[Exporter] = []
-        for output in self.outputs:
-            exporter = make_exporter(output.target, output.overwrite)
+        for exporter in self._exporters:
             await exporter.open(positions.get(exporter.target))
             stack.push_async_callback(exporter.close)
-            exporters.append(exporter)
         # Where each output begins is known before anything is written to it: a crash cuts it back to here at least.
-        begun = {exporter.target: await exporter.flush() for exporter in exporters}
+        begun = {exporter.target: await exporter.flush() for exporter in self._exporters}
         await frontier.commit({"positions": msgspec.msgpack.encode(begun)}, self.clock.now())
-        return exporters
 
     def _make_rule(self, host: str) -> HostRule:
         rule = self.settings.politeness.for_host(host)

@@ -227,17 +227,17 @@ def _load(spider: type[Spider], arguments: argparse.Namespace, extra: Sequence[L
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from crawler.loader import load_spider
+    from crawler.loader import check_arguments, load_spider
     from crawler.log import console_log
     from crawler.signals import run_in_loop
 
     spider = load_spider(arguments.spider, arguments.spiders)
     args = dict(_name_and_value(given) for given in arguments.args)
+    check_arguments(spider, args)
     arguments.job = arguments.job or _path("jobs") / _folder_name(spider.name)
     log = _load(spider, arguments).settings.log
     arguments.json_logs = log.json
     with console_log(arguments.level or ("WARNING" if arguments.quiet else log.level), as_json=log.json):
-        _check_arguments(spider, args)
         run = _run_on_demo if arguments.demo else _run_crawl
         return run_in_loop(run(spider, args, arguments))
 
@@ -252,26 +252,6 @@ def _name_and_value(given: str) -> tuple[str, str]:
 def _folder_name(name: str) -> str:
     safe = "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
     return safe.lstrip(".") or "_"
-
-
-def _check_arguments(spider: type[Spider], args: dict[str, str]) -> None:
-    """An argument may have any name, but not one that the framework needs; one that looks misspelled is told."""
-    import difflib
-    import inspect
-    import logging
-
-    from crawler.spider import Spider as Base
-
-    taken = {*inspect.signature(spider).parameters}
-    own = {name for name in (*dir(spider), *inspect.get_annotations(spider)) if not name.startswith("_")}
-    for name in args.keys() - taken:
-        if hasattr(Base, name) and name not in ("start_urls", "allowed_domains"):
-            raise UsageError(f"-a {name}=…: {name} is a part of every spider, and cannot be an argument")
-        near = difflib.get_close_matches(name, {*own, *taken} - {*dir(Base)}, 1)
-        if name not in own and near:
-            logging.getLogger("crawler.job").warning(
-                "%s: nothing is called %s; did you mean -a %s=…?", spider.name, name, near[0]
-            )
 
 
 async def _run_on_demo(spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace) -> int:
@@ -336,18 +316,23 @@ def _remember(note: Path, text: str) -> None:
 async def _run_crawl(
     spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace, extra: Sequence[Layer] = ()
 ) -> int:
+    import logging
     from contextlib import ExitStack, redirect_stdout
 
     from crawler.assemble import Crawl, Output
     from crawler.export import make_exporter
+    from crawler.loader import misspelled
     from crawler.signals import stops_on_signals
 
+    logger = logging.getLogger("crawler.job")
     outputs = [*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)]
     for output in outputs:
         make_exporter(*output)  # a name that means no format is told before the job is touched
     loaded = _load(spider, arguments, extra)
     crawl = Crawl(_made(spider, args), loaded.settings, job=arguments.job, outputs=outputs, fresh=arguments.fresh)
     async with crawl, stops_on_signals(crawl.engine):
+        for name, near in misspelled(spider, args):
+            logger.warning("%s: nothing is called %s; did you mean -a %s=…?", spider.name, name, near)
         with ExitStack() as stack:
             if any(output.target.startswith("-") for output in outputs):
                 stack.enter_context(redirect_stdout(sys.stderr))  # a spider's print() is no item

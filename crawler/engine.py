@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import enum
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -186,10 +187,9 @@ class Engine:
 
     def _apply_start(self, page: Page) -> Page:
         """Hosts that `start()` names may be private."""
-        for entry in page.entries:
-            if entry.host not in self._named:
-                self._named.add(entry.host)
-                self._fetcher.allow_host(entry.host)
+        for host in page.named - self._named:
+            self._named.add(host)
+            self._fetcher.allow_host(host)
         self._apply(page)
         return Page(None, None)
 
@@ -373,9 +373,9 @@ class Engine:
             for pipeline in self._pipelines:
                 opener = getattr(pipeline, "open_spider", None)
                 if opener is not None:
-                    await opener(self.spider)
+                    await _settled(opener(self.spider))
                 self._opened.append(pipeline)
-            await self.spider.opened()
+            await _settled(self.spider.opened())
         except BaseException:
             await self._close_pipelines()
             raise
@@ -384,20 +384,20 @@ class Engine:
 
     async def _close_user_code(self) -> None:
         await self._close_pipelines()
-        await self._guarded(self.spider.closed(self.stats.reason), "closed")
+        await self._guarded(self.spider.closed, self.stats.reason)
 
     async def _close_pipelines(self) -> None:
         while self._opened:
             pipeline = self._opened.pop()
             closer = getattr(pipeline, "close_spider", None)
             if closer is not None:
-                await self._guarded(closer(self.spider), f"{type(pipeline).__name__}.close_spider")
+                await self._guarded(closer, self.spider)
 
-    async def _guarded(self, awaitable: Any, name: str) -> None:
+    async def _guarded(self, method: Callable[[Any], Any], argument: Any) -> None:
         try:
-            await awaitable
+            await _settled(method(argument))
         except Exception:
-            logger.exception("%s of spider %r raised", name, self.spider.name)
+            logger.exception("%s of spider %r raised", method.__qualname__, self.spider.name)
             self.stats.failed("close_error")
 
     # -- what others see ---------------------------------------------------------------------------------------------
@@ -447,6 +447,12 @@ class _Place:
             engine, self._engine = self._engine, None
             engine._frontier.leave(self._host, engine._clock.now())
             engine._place_freed()
+
+
+async def _settled(result: Any) -> None:
+    """Hooks may be `async def`, as documented, or `def`, as Scrapy's are."""
+    if inspect.isawaitable(result):
+        await result
 
 
 def _first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,6 +10,7 @@
     ├── EngineUnavailable          the frontier's engine or the disk failed; exit code 69
     │   └── OutputError            an output cannot be written, or is not what was committed
     ├── CallbackError              a callback gave something that is neither item nor request
+    │   └── CallbackTimeout        it took longer than `crawl.callback_timeout_seconds`
     ├── DropItem                   a pipeline's word that an item goes no further
     └── FetchError                 one request did not give a response
         ├── BlockedError           refused by our own rules before anything was sent
@@ -33,6 +34,7 @@ __all__ = [
     "BlockedError",
     "BodyError",
     "CallbackError",
+    "CallbackTimeout",
     "ConnectError",
     "CrawlerError",
     "DNSError",
@@ -92,6 +94,10 @@ class OutputError(EngineUnavailable):
 
 class CallbackError(CrawlerError):
     """A callback gave something that is neither an item nor a request; names the callback and the type."""
+
+
+class CallbackTimeout(CallbackError):
+    """An async callback took longer than `crawl.callback_timeout_seconds`, and was cancelled."""
 
 
 class DropItem(CrawlerError):

@@ -13,14 +13,15 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from crawler.errors import SpiderNotFound
+from crawler.errors import SpiderNotFound, UsageError
 from crawler.item import is_item_type
 from crawler.spider import Spider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["Found", "find_spiders", "item_types", "load_spider"]
+__all__ = ["Found", "check_arguments", "find_spiders", "item_types", "load_spider", "misspelled"]
 
 
 class Found(NamedTuple):
@@ -69,6 +70,26 @@ def item_types(spider: type[Spider]) -> dict[str, type]:
                 {value.__qualname__: value for value in values if isinstance(value, type) and is_item_type(value)}
             )
     return known
+
+
+def check_arguments(spider: type[Spider], args: Iterable[str]) -> None:
+    """An argument may have any name but those that the framework needs. Raises `UsageError`."""
+    for name in set(args) - _parameters(spider) - {"start_urls", "allowed_domains"}:
+        if hasattr(Spider, name):
+            raise UsageError(f"-a {name}=…: {name} is a part of every spider, and cannot be an argument")
+
+
+def misspelled(spider: type[Spider], args: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Arguments that the spider says nothing of, with what it has of nearly that name."""
+    own = {*dir(spider), *inspect.get_annotations(spider), *_parameters(spider)}
+    for name in sorted(set(args) - own):
+        near = difflib.get_close_matches(name, own - {*dir(Spider)}, 1)
+        if near:
+            yield name, near[0]
+
+
+def _parameters(spider: type[Spider]) -> set[str]:
+    return set(inspect.signature(spider).parameters)
 
 
 def _from_file(path: Path, class_name: str) -> type[Spider]:

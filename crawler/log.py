@@ -87,7 +87,8 @@ def crawl_log(path: Path | None, level: str, *, as_json: bool = False) -> Iterat
     try:
         yield
     finally:
-        _crawl.reset(token)
+        with contextlib.suppress(ValueError):  # a `stream` that was abandoned is closed from another task's context
+            _crawl.reset(token)
         if handler is not None:
             handler.take_down()
 

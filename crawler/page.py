@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
 from crawler.contracts import Entry, Exporter, Lease, Pipeline, Verdict
-from crawler.errors import CallbackError, DropItem, EngineUnavailable
+from crawler.errors import CallbackError, CallbackTimeout, DropItem, EngineUnavailable
 from crawler.item import as_dict, is_item, type_name
 from crawler.links import Links, Scope
 from crawler.request import Request, RequestCodec
@@ -36,7 +36,18 @@ _OUTPUTS_PER_TURN = 200
 class Page:
     """One request's processing and everything it causes. `lease` is None for what `start()` gives."""
 
-    __slots__ = ("delivered", "depth", "entries", "items", "lease", "not_before", "reached", "request", "verdict")
+    __slots__ = (
+        "delivered",
+        "depth",
+        "entries",
+        "items",
+        "lease",
+        "named",
+        "not_before",
+        "reached",
+        "request",
+        "verdict",
+    )
 
     def __init__(self, request: Request | None, lease: Lease | None) -> None:
         self.request = request
@@ -50,6 +61,8 @@ class Page:
         """Each item as each of the exporters has it."""
         self.reached: tuple[str, int] | None = None
         """(host, fingerprint) of where redirects led."""
+        self.named: set[str] = set()
+        """Hosts that `start()` named in requests of its own, as opposed to links it found."""
         self.delivered = False
         """A callback got its response: it counts as a page."""
 
@@ -85,7 +98,7 @@ class Collector:
     ) -> None:
         """Call `callback(argument, **kwargs)`, whatever its shape, and collect what it gives.
 
-        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: TimeoutError. Raises
+        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: `CallbackTimeout`. Raises
         what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that cannot
         wait; what it gave before that stays collected.
         """
@@ -104,22 +117,14 @@ class Collector:
         self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
     ) -> None:
         name = _name(callback)
+        budget = _Budget(name, seconds)
         result = callback(argument, **kwargs)
         if inspect.isawaitable(result):
-            async with asyncio.timeout(seconds):
-                result = await result
+            result = await budget.spend(result)
         if not isinstance(result, AsyncIterator):
             await self.collect(page, result, name)
             return
-        loop = asyncio.get_running_loop()
-        while True:
-            started = loop.time()
-            try:
-                async with asyncio.timeout(seconds):
-                    output = await anext(result)
-            except StopAsyncIteration:
-                return
-            seconds = None if seconds is None else seconds - (loop.time() - started)
+        while (output := await budget.spend(anext(result, _END))) is not _END:
             await self.collect(page, output, name)
 
     async def collect(self, page: Page, output: Any, callback: str) -> None:
@@ -127,6 +132,7 @@ class Collector:
         if output is None:
             return
         if isinstance(output, Request):
+            page.named.add(urls.host_key(output.url))
             self._add_request(page, output)
         elif isinstance(output, Links):
             self._add_links(page, output)
@@ -231,7 +237,8 @@ class Collector:
     async def _add_item(self, page: Page, item: Any) -> None:
         for pipeline in self._pipelines:
             try:
-                item = await pipeline.process_item(item, self._spider)
+                processed = pipeline.process_item(item, self._spider)
+                item = await processed if inspect.isawaitable(processed) else processed
             except DropItem as drop:
                 self._stats.total.items_dropped += 1
                 logger.info("item dropped by %s: %s", type(pipeline).__name__, drop.reason)
@@ -266,6 +273,33 @@ class Collector:
         if isinstance(wanted, dt.datetime):
             return wanted.timestamp()
         return self._clock.now() + wanted
+
+
+_END: Any = object()
+
+
+class _Budget:
+    """The time an async callback may take; what pipelines take in between is not counted."""
+
+    def __init__(self, name: str, seconds: float | None) -> None:
+        self._name = name
+        self._allowed = seconds
+        self._left = seconds
+
+    async def spend(self, awaitable: Awaitable[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        limit = asyncio.timeout(self._left)
+        try:
+            async with limit:
+                return await awaitable
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the callback's own
+            raise CallbackTimeout(f"{self._name} took longer than {self._allowed} s and was cancelled") from None
+        finally:
+            if self._left is not None:
+                self._left -= loop.time() - started
 
 
 def _is_filtered(hop: Request) -> bool:

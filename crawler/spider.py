@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import typing
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -145,6 +146,10 @@ class Spider:
         """Writes to the console and to the job's `crawl.log`."""
         return logging.getLogger(f"crawler.spider.{self.name}")
 
+    def log(self, message: object, level: int = logging.DEBUG) -> None:
+        """Scrapy's shorthand for `self.logger.log`."""
+        self.logger.log(level, "%s", message)
+
     @property
     def stats(self) -> Any:
         """The crawl's counters: `self.stats.count("my_counter")`; they end up in `stats.json` under `custom`."""
@@ -165,10 +170,19 @@ class Spider:
 
 
 def _annotations(cls: type) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls)
-    except NameError:  # a name that only exists for type checkers: convert nothing rather than fail
-        return {}
+    """The types of a spider's own class attributes. Each is read alone: one that only type checkers can resolve must not
+    keep the others from being converted."""
+    hints: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        if owner in (Spider, object):
+            continue
+        for name, hint in inspect.get_annotations(owner).items():
+            alone = type("Alone", (), {"__annotations__": {name: hint}, "__module__": owner.__module__})
+            try:
+                hints.update(typing.get_type_hints(alone, localns=dict(vars(owner))))
+            except (NameError, TypeError):
+                hints.pop(name, None)
+    return hints
 
 
 def _converted(spider: str, name: str, value: Any, hints: Mapping[str, Any]) -> Any:

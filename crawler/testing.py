@@ -169,6 +169,7 @@ class LocalSite:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        request._payload = _stream_of(body)  # `request.multipart()` and `.post()` of a handler read the stream itself
         path = request.raw_path
         self.journal.append(Hit(time.monotonic(), request.method, path, request.headers, body, request.host))
         for count, arrival in self._arrivals:

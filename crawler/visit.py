@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crawler import politeness
 from crawler.contracts import Lease, Verdict
-from crawler.errors import BlockedError, CrawlerError, EngineUnavailable, FetchError, StatusError
+from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
 from crawler.retry import is_repeatable, parse_retry_after
 from crawler.settings import StatusSet
 from crawler.spider import Failure
@@ -171,14 +171,9 @@ class Visits:
         except FetchError as error:  # of an inline fetch or a stream in the callback
             await self._fail(page, request, lease, error, response)
         except Exception as error:
-            timed_out = isinstance(error, TimeoutError)
-            reason = "callback_timeout" if timed_out else "callback_error"
-            if isinstance(error, CrawlerError):
+            reason = "callback_timeout" if isinstance(error, CallbackTimeout) else "callback_error"
+            if isinstance(error, CrawlerError):  # its message says it all
                 logger.error("%s of spider %r, on %r: %s", name, self._spider.name, response, error)
-            elif timed_out:
-                logger.error(
-                    "%s of spider %r, on %r, took longer than %s s", name, self._spider.name, response, seconds
-                )
             else:
                 logger.exception("%s of spider %r raised on %r", name, self._spider.name, response)
             await self._fail(page, request, lease, error, response, reason=reason)

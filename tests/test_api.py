@@ -15,7 +15,7 @@ from crawler.errors import InvalidURL, JobError, SettingsError, UsageError
 from crawler.testing import LocalSite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from decimal import Decimal
     from pathlib import Path
 
 FAST = {"politeness": {"delay_seconds": 0, "obey_robots": False, "concurrency_per_host": 8}}
@@ -29,7 +29,9 @@ class Numbers(Spider):
     count: int = 5
     ratio: float = 0.5
     deep: bool = False
-    tags: Sequence[str] = ()
+    tags: tuple[str, ...] = ()
+    for_checkers: Decimal | None = None
+    """Annotated with a name that this module does not have when it runs: it is left as given, the others are not."""
     mode: Literal["a", "b"] = "a"
     free = None
 
@@ -148,7 +150,7 @@ async def test_no_task_is_left_after_a_crawl() -> None:
 
 async def test_settings_of_the_call_win_over_the_spiders_own() -> None:
     class Own(Numbers):
-        settings = {"crawl": {"page_limit": 2}, "http": {"user_agent": "own/1"}}
+        settings = {"crawl": {"page_limit": 2}, "http": {"user_agent": "own/1"}}  # noqa: RUF012
 
     async with LocalSite() as site:
         site.page("*", "ok")
@@ -165,14 +167,16 @@ async def test_arguments_become_attributes_of_the_annotated_type() -> None:
 
     class Asking(Numbers):
         async def start(self) -> Any:
-            names = ("count", "ratio", "deep", "tags", "mode", "free", "unknown")
+            names = ("count", "ratio", "deep", "tags", "mode", "free", "unknown", "for_checkers")
             seen.update({name: getattr(self, name) for name in names})
             yield None
 
     args = {"count": "3", "ratio": "1.5", "deep": "true", "tags": "a, b", "mode": "b", "free": "7", "unknown": "x"}
+    args["for_checkers"] = "1.0"
     await crawl(Asking, args=args)
     assert seen == {
-        "count": 3, "ratio": 1.5, "deep": True, "tags": ["a", "b"], "mode": "b", "free": "7", "unknown": "x",
+        "count": 3, "ratio": 1.5, "deep": True, "tags": ("a", "b"), "mode": "b", "free": "7", "unknown": "x",
+        "for_checkers": "1.0",
     }  # fmt: skip
 
 
@@ -418,8 +422,7 @@ async def test_a_stream_with_a_job_goes_on_where_it_was_left(tmp_path: Path) -> 
             if len(seen) == 10:
                 break
         await items.aclose()  # type: ignore[attr-defined]
-        async for item in stream(Numbers, **options):
-            seen.append(item["n"])
+        seen += [item["n"] async for item in stream(Numbers, **options)]
     assert set(range(10)) <= set(seen)
     assert len(site.paths) < 40
 

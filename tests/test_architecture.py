@@ -29,7 +29,7 @@ LAYERS = (
     # 2 rooms: each owns one kind of I/O
     "clock stats log pipelines frontier download export",
     # 3 the loop
-    "engine visit exchange inline page",
+    "context exchange page inline visit engine",
     # 4 assembly
     "assemble loader status signals",
     # 5 doors

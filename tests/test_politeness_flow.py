@@ -76,6 +76,17 @@ async def test_retries_take_their_turn_with_the_others() -> None:
     assert min(gaps(site)) >= 0.06 - NOISE_SECONDS
 
 
+async def test_a_connection_that_the_host_closed_is_not_asked_again_before_the_delay() -> None:
+    async with LocalSite() as site:
+        site.drop("/0")
+        politeness = {"delay_seconds": 0.1, "obey_robots": False, "adaptive": False}
+        settings = {"politeness": politeness, "retry": {"times": 1, "base_seconds": 0.001}}
+        run = await run_spider(Wide, args={"sites": (site.url,), "count": 1}, settings=settings)
+    assert len(site.journal) == 2
+    assert run.stats["requests"] == 2
+    assert min(gaps(site)) >= 0.1 - NOISE_SECONDS
+
+
 async def test_jitter_only_ever_adds_to_the_delay() -> None:
     clock = FakeClock()
     times: list[float] = []

@@ -279,7 +279,7 @@ VALUES: dict[str, Any] = {
     "set": {1, 2},
     "frozenset": frozenset({"x"}),
     "aware": dt.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=dt.UTC),
-    "naive": dt.datetime(2026, 1, 2, 3, 4, 5),
+    "naive": dt.datetime(2026, 1, 2, 3, 4, 5),  # noqa: DTZ001
     "date": dt.date(2026, 1, 2),
     "decimal": decimal.Decimal("19.90"),
     "uuid": uuid.UUID(int=7),
@@ -529,7 +529,7 @@ async def test_not_before_delays_one_request_and_no_other(given: str) -> None:
 
 def test_a_not_before_without_time_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone"):
-        Request("http://example.com/", not_before=dt.datetime(2030, 1, 1))
+        Request("http://example.com/", not_before=dt.datetime(2030, 1, 1))  # noqa: DTZ001
 
 
 async def test_a_timeout_ends_the_request_with_its_reason() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,6 @@ from crawler.testing import FakeClock, LocalSite, Run, run_spider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-ALLOW_PRIVATE = {"security": {"allow_private_networks": True}}
 
 
 async def send(
@@ -153,8 +152,6 @@ async def test_inline_fetches_at_once_ask_for_robots_txt_once_even_with_one_plac
         site = ""
 
         async def start(self) -> Any:
-            import asyncio
-
             await asyncio.gather(*(self.fetch(f"{self.site}/{n}") for n in range(4)))
             yield {"done": True}
 

@@ -88,6 +88,23 @@ async def test_the_journal_has_what_was_sent_in_the_order_of_arrival() -> None:
     assert site.requests("/two") == [second]
 
 
+@pytest.mark.parametrize("kind", ["urlencoded", "multipart"])
+async def test_a_handler_can_read_a_form_though_the_journal_has_its_body(kind: str) -> None:
+    seen: dict[str, Any] = {}
+
+    async def read(request: web.Request) -> web.Response:
+        seen.update(await request.post())
+        return web.Response()
+
+    async with LocalSite() as site:
+        site.route("/", read)
+        form = aiohttp.FormData({"title": "A book"}, default_to_multipart=kind == "multipart")
+        async with aiohttp.ClientSession() as session:
+            await session.post(site.url, data=form)
+    assert seen == {"title": "A book"}
+    assert b"book" in site.journal[0].body
+
+
 async def test_each_loopback_address_is_another_host() -> None:
     async with LocalSite() as one, LocalSite("127.0.0.7") as other:
         other.page("/", "other")

@@ -99,6 +99,9 @@ class Downloader:
                     trust_env=settings.http.trust_env,
                 )
             )
+            # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
+            # that no delay, count or limit of ours knows of. There is no public switch.
+            self._session._retry_connection = False
             self._stack = stack.pop_all()
         return self
 
