@@ -158,6 +158,11 @@ class Frontier(Protocol):
         then by the crawl's order. Each takes one of its host's places until `leave`."""
         ...
 
+    def sent(self, host: str, at: float) -> None:
+        """A request to the host went out at this time, later than its lease by what connecting took: the next one starts
+        a delay after that."""
+        ...
+
     def leave(self, host: str, now: float) -> None:
         """A place at the host is free again: the download of a leased or entered request ended."""
         ...

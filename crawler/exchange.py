@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crawler import url as urls
-from crawler.errors import BlockedError
+from crawler.errors import BlockedError, FetchError
 from crawler.redirect import next_request
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Exchange:
         is_known: Callable[[Request], bool] = lambda hop: False,
     ) -> None:
         self._fetcher = context.fetcher
+        self._frontier = context.frontier
+        self._clock = context.clock
         self._stats = context.stats
         self._max_redirects = context.settings.http.max_redirects
         self._rule = context.rule
@@ -67,7 +69,10 @@ class Exchange:
         return not self._rule(host).obey_robots or self._robots.check(request.url) is not None
 
     async def learn_robots(self, request: Request) -> None:
-        await self._robots.learn(request.url)
+        try:
+            await self._robots.learn(request.url)
+        finally:
+            self._frontier.sent(urls.host_key(request.url), self._clock.now())
 
     def admit(self, request: Request) -> None:
         """Raises `BlockedError` with reason `robots` where robots.txt disallows this URL."""
@@ -108,7 +113,13 @@ class Exchange:
     async def _exchange(self, request: Request) -> Response:
         total = self._stats.total
         total.requests += 1
-        response = await self._fetcher.fetch(request)
+        host = urls.host_key(request.url)
+        try:
+            response = await self._fetcher.fetch(request)
+        except FetchError:
+            self._frontier.sent(host, self._clock.now())
+            raise
+        self._frontier.sent(host, self._clock.now() - response.elapsed_seconds + response.connect_seconds)
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)

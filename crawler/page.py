@@ -98,9 +98,9 @@ class Collector:
     ) -> None:
         """Call `callback(argument, **kwargs)`, whatever its shape, and collect what it gives.
 
-        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: `CallbackTimeout`. Raises
-        what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that cannot
-        wait; what it gave before that stays collected.
+        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: `CallbackTimeout`.
+        Raises what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that
+        cannot wait; what it gave before that stays collected.
         """
         try:
             await self._run(page, callback, argument, kwargs, seconds)

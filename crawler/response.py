@@ -40,7 +40,8 @@ class Response:
 
     `url` is where it came from after redirects, which `history` lists, oldest first. `body` is decoded from its
     content coding; with `stream=True` it is empty and `content` is an `aiohttp.StreamReader`. `elapsed_seconds` runs
-    from sending the request to the last byte (of the headers, when streaming).
+    from the start to the last byte (of the headers, when streaming), `connect_seconds` until the request was sent: name,
+    connection and TLS, next to nothing on a connection that was open.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Response:
         "_taken",
         "_text",
         "body",
+        "connect_seconds",
         "content",
         "elapsed_seconds",
         "from_cache",
@@ -81,6 +83,7 @@ class Response:
         raw_headers: tuple[tuple[bytes, bytes], ...] = (),
         cookies: SimpleCookie | None = None,
         elapsed_seconds: float = 0.0,
+        connect_seconds: float = 0.0,
         ip_address: str | None = None,
         http_version: str = "1.1",
         content: aiohttp.StreamReader | None = None,
@@ -94,6 +97,7 @@ class Response:
         self.body = body
         self.history: tuple[Hop, ...] = self.request.history
         self.elapsed_seconds = elapsed_seconds
+        self.connect_seconds = connect_seconds
         self.ip_address = ip_address
         self.http_version = http_version
         self.from_cache = False

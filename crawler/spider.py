@@ -170,8 +170,8 @@ class Spider:
 
 
 def _annotations(cls: type) -> dict[str, Any]:
-    """The types of a spider's own class attributes. Each is read alone: one that only type checkers can resolve must not
-    keep the others from being converted."""
+    """The types of a spider's own class attributes. Each is read alone: one that only type checkers can resolve must
+    not keep the others from being converted."""
     hints: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
         if owner in (Spider, object):

@@ -122,13 +122,13 @@ class Job:
     def __init__(self, folder: Path, numbers: Numbers) -> None:
         self.folder = folder
         self.numbers = numbers
-        (folder / "numbers.py").write_text(SPIDER)
+        (folder / "spider_of_numbers.py").write_text(SPIDER)
 
     @contextlib.asynccontextmanager
     async def crawl(self, *options: str) -> AsyncIterator[Crawl]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "crawler", "run", "numbers.py", "-a", f"site={self.numbers.url}"),
+            *(sys.executable, "-m", "crawler", "run", "spider_of_numbers.py", "-a", f"site={self.numbers.url}"),
             *("-o", "out.jsonl", "-o", "out.csv", "-o", "out.json", *options),
             cwd=self.folder,
             env={**environment, "PYTHONPATH": str(ROOT)},

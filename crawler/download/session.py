@@ -41,11 +41,13 @@ _TRANSLATED: tuple[type[Exception], ...] = (*FOREIGN, ValueError)
 
 
 class _Answer(aiohttp.ClientResponse):
-    """Notes the peer's address, which aiohttp forgets as soon as a short body has arrived."""
+    """Notes when the request went out, and the peer's address, which aiohttp forgets when a short body has arrived."""
 
     peer: str | None = None
+    sent: float = 0.0
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        self.sent = time.perf_counter()
         transport = connection.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
         if isinstance(peer, tuple):
@@ -99,8 +101,8 @@ class Downloader:
                     trust_env=settings.http.trust_env,
                 )
             )
-            # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
-            # that no delay, count or limit of ours knows of. There is no public switch.
+            # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second
+            # request that no delay, count or limit of ours knows of. There is no public switch.
             self._session._retry_connection = False
             self._stack = stack.pop_all()
         return self
@@ -270,6 +272,7 @@ class Downloader:
             raw_headers=answer.raw_headers,
             cookies=answer.cookies if "Set-Cookie" in answer.headers else None,
             elapsed_seconds=time.perf_counter() - started,
+            connect_seconds=max(0.0, getattr(answer, "sent", started) - started),
             ip_address=getattr(answer, "peer", None),
             http_version="1.1" if version is None else f"{version.major}.{version.minor}",
             content=content,

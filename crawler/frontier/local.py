@@ -290,6 +290,12 @@ class LocalFrontier:
 
     # -- a host's turns ----------------------------------------------------------------------------------------------
 
+    def sent(self, host: str, at: float) -> None:
+        state = self._hosts[host]
+        if at + state.delay > state.next_start:
+            state.next_start = at + state.delay
+            self._schedule(state)
+
     def leave(self, host: str, now: float) -> None:
         state = self._hosts[host]
         state.taken -= 1

@@ -46,6 +46,7 @@ URL_WITH_SECRET = "http://user:hunter2@example.test/path?q=1"
 KEY = Mock(host="h", port=80, ssl=True)
 INFO = aiohttp.RequestInfo(URL(URL_WITH_SECRET), "GET", CIMultiDictProxy(CIMultiDict()), URL(URL_WITH_SECRET))
 OK = b"HTTP/1.1 200 OK\r\n"
+CAUGHT: tuple[type[Exception], ...] = (*FOREIGN, FetchError)
 
 
 # -- completeness ------------------------------------------------------------------------------------------------------
@@ -201,15 +202,17 @@ def test_what_a_server_sent_is_quoted_short_and_harmless() -> None:
 # -- real failures -----------------------------------------------------------------------------------------------------
 
 
+LIMIT = aiohttp.ClientTimeout(total=10)
+
+
 @asynccontextmanager
 async def client(
-    *nameservers: str, tls: ssl.SSLContext | bool = True, **timeout: float
+    *nameservers: str, tls: ssl.SSLContext | bool = True, timeout: aiohttp.ClientTimeout = LIMIT
 ) -> AsyncIterator[aiohttp.ClientSession]:
     guard = Guard(allow_networks=["127.0.0.2/32"])
     resolver = Resolver(guard, nameservers=nameservers, lookup_seconds=0.1)
     connector = make_connector(guard=guard, resolver=resolver, tls=tls)
-    limits = aiohttp.ClientTimeout(**timeout)
-    async with aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=limits) as session:
+    async with aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=timeout) as session:
         yield session
     await resolver.close()
 
@@ -219,7 +222,7 @@ async def failure(session: aiohttp.ClientSession, url: str, **options: object) -
     try:
         async with session.get(url, **options) as response:  # type: ignore[arg-type]
             body = await read_body(response, 1 << 20)
-    except (*FOREIGN, FetchError) as error:
+    except CAUGHT as error:
         return translate(error, url)
     raise AssertionError(f"fetched {len(body)} bytes with {response.status}")
 
@@ -258,16 +261,16 @@ async def test_what_a_broken_server_sends_has_a_name(script: Script, kind: type[
 @pytest.mark.parametrize(
     ("start", "timeout", "reason"),
     [
-        (b"", {"sock_read": 0.05}, "read_timeout"),
-        (b"", {"total": 0.05}, "total_timeout"),
-        (answer(b"abc", length=10), {"sock_read": 0.05}, "read_timeout"),
-        (answer(b"abc", length=10), {"total": 0.2}, "total_timeout"),
+        (b"", aiohttp.ClientTimeout(sock_read=0.05), "read_timeout"),
+        (b"", aiohttp.ClientTimeout(total=0.05), "total_timeout"),
+        (answer(b"abc", length=10), aiohttp.ClientTimeout(sock_read=0.05), "read_timeout"),
+        (answer(b"abc", length=10), aiohttp.ClientTimeout(total=0.2), "total_timeout"),
     ],
 )
 async def test_a_server_that_hangs_runs_into_the_right_limit(
-    start: bytes, timeout: dict[str, float], reason: str
+    start: bytes, timeout: aiohttp.ClientTimeout, reason: str
 ) -> None:
-    async with RawServer(hang(start)) as server, client(**timeout) as session:
+    async with RawServer(hang(start)) as server, client(timeout=timeout) as session:
         error = await failure(session, server.url)
     assert (type(error), error.reason) == (errors.TimeoutError, reason)
 
@@ -291,20 +294,22 @@ async def deaf_listener() -> AsyncIterator[int]:
 @pytest.mark.parametrize(
     ("timeout", "reason"),
     [
-        ({"connect": 0.1}, "connect_timeout"),
-        ({"sock_connect": 0.1}, "connect_timeout"),
-        ({"total": 0.1}, "total_timeout"),
+        (aiohttp.ClientTimeout(connect=0.1), "connect_timeout"),
+        (aiohttp.ClientTimeout(sock_connect=0.1), "connect_timeout"),
+        (aiohttp.ClientTimeout(total=0.1), "total_timeout"),
     ],
 )
-async def test_a_server_that_does_not_accept_runs_into_the_right_limit(timeout: dict[str, float], reason: str) -> None:
-    async with deaf_listener() as port, client(**timeout) as session:
+async def test_a_server_that_does_not_accept_runs_into_the_right_limit(
+    timeout: aiohttp.ClientTimeout, reason: str
+) -> None:
+    async with deaf_listener() as port, client(timeout=timeout) as session:
         error = await failure(session, f"http://user:hunter2@127.0.0.2:{port}/")
     assert (type(error), error.reason) == (errors.TimeoutError, reason)
     assert "hunter2" not in str(error)
 
 
 async def test_a_slow_name_runs_into_the_limit_for_connecting() -> None:
-    async with DnsServer() as dns, client(dns.nameserver, connect=0.05) as session:
+    async with DnsServer() as dns, client(dns.nameserver, timeout=aiohttp.ClientTimeout(connect=0.05)) as session:
         dns.names["slow.test"] = Fail.SILENCE
         error = await failure(session, "http://slow.test/")
     assert (type(error), error.reason) == (errors.TimeoutError, "connect_timeout")

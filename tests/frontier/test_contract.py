@@ -234,6 +234,15 @@ async def test_a_longer_delay_holds_from_the_next_start_on(opened):
         assert await leased(frontier, now=NOW + 4) == [1]
 
 
+async def test_the_delay_counts_from_when_a_request_really_went_out(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=5)) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        frontier.sent("a.test:80", NOW + 0.7)  # connecting took that long
+        assert await leased(frontier, now=NOW + 1.6) == []
+        assert await leased(frontier, now=NOW + 1.7) == [1]
+
+
 async def test_an_inline_request_takes_the_hosts_turn(opened):
     async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=2)) as frontier:
         frontier.add([entry(i) for i in range(3)], NOW)
