@@ -159,8 +159,8 @@ class Frontier(Protocol):
         ...
 
     def sent(self, host: str, at: float) -> None:
-        """A request to the host went out at this time, later than its lease by what connecting took: the next one starts
-        a delay after that."""
+        """A request to the host went out at this time, later than its lease by what connecting took: the next one
+        starts a delay after that."""
         ...
 
     def leave(self, host: str, now: float) -> None:

@@ -40,8 +40,8 @@ class Response:
 
     `url` is where it came from after redirects, which `history` lists, oldest first. `body` is decoded from its
     content coding; with `stream=True` it is empty and `content` is an `aiohttp.StreamReader`. `elapsed_seconds` runs
-    from the start to the last byte (of the headers, when streaming), `connect_seconds` until the request was sent: name,
-    connection and TLS, next to nothing on a connection that was open.
+    from the start to the last byte (of the headers, when streaming), `connect_seconds` until the request was sent:
+    name, connection and TLS, next to nothing on a connection that was open.
     """
 
     __slots__ = (

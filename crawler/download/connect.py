@@ -45,7 +45,8 @@ _CACHED_NAMES: Final = 10_000
 _MIN_TTL_SECONDS: Final = 1.0
 """Also for records that ask not to be cached: a page's connections open within that second."""
 _LOOKUP_SECONDS: Final = 4.0
-"""For the first try; the second gets about twice as long. Together about the default of `http.connect_seconds`."""
+"""For the first try; the second gets a little longer. Both fit into the default of `http.connect_seconds`, so that
+silence is told from a slow host."""
 _LOOKUPS_PER_CHANNEL: Final = 2_000
 """c-ares keeps every answer for its TTL, 2.2 KB each (measured), and pycares sets no limit: a crawl of a million hosts
 would need 2 GB. So every so often a new channel takes over, with an empty cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from random import Random
 
 import pytest
@@ -48,7 +49,7 @@ def done(*leases):
     return [Outcome(lease, Verdict.DONE) for lease in leases]
 
 
-# -- known once ----------------------------------------------------------------------------------------------------------
+# -- known once ------------------------------------------------------------------------------------------------------
 
 
 async def test_an_entry_is_queued_once_however_often_it_is_added(opened):
@@ -91,7 +92,7 @@ async def test_fingerprints_use_all_of_their_64_bits(opened):
         assert not frontier.seen("a.test:80", 2**62)
 
 
-# -- order ---------------------------------------------------------------------------------------------------------------
+# -- order -----------------------------------------------------------------------------------------------------------
 
 
 async def test_higher_priority_comes_first_then_first_come(opened):
@@ -140,7 +141,7 @@ async def test_a_lease_says_how_deep_and_for_the_how_manieth_time(opened):
         assert (again.depth, again.attempt) == (4, 1)
 
 
-# -- time ----------------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_leased_before_its_time(opened):
@@ -171,7 +172,7 @@ async def test_a_dead_entry_is_gone_and_stays_known(opened):
         assert frontier.add([entry(1)], NOW) == 0
 
 
-# -- a host's turns ------------------------------------------------------------------------------------------------------
+# -- a host's turns --------------------------------------------------------------------------------------------------
 
 
 async def test_two_starts_at_a_host_are_a_delay_apart(opened):
@@ -193,7 +194,7 @@ async def test_jitter_only_adds_to_the_delay(opened):
             assert len(batch.leases) == 1
             starts.append(now)
             now = batch.next_due or now
-        gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
         assert 1.0 <= min(gaps) < 1.1
         assert 1.4 < max(gaps) <= 1.5
 
@@ -262,7 +263,7 @@ async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(opened
         assert batch.next_due is None
 
 
-# -- counts and export ---------------------------------------------------------------------------------------------------
+# -- counts and export -----------------------------------------------------------------------------------------------
 
 
 async def test_counts_add_up(opened):

@@ -15,7 +15,10 @@ from crawler.politeness import HostRule
 NOW = 1_000_000.0
 
 
-def frontier_in(folder, rule=HostRule(delay=0.0, jitter=0.0, concurrency=100), **options):
+PLAIN = HostRule(delay=0.0, jitter=0.0, concurrency=100)
+
+
+def frontier_in(folder, rule=PLAIN, **options):
     return LocalFrontier(DiskStore(folder / "frontier", **options), rule=lambda host: rule, rng=Random(1))
 
 
@@ -113,10 +116,10 @@ async def test_a_frontier_of_another_format_is_refused_untouched(tmp_path):
 
 
 async def test_a_full_map_is_an_unavailable_engine_and_what_was_committed_stays(tmp_path):
-    with pytest.raises(EngineUnavailable, match="Nothing committed is lost"):
-        async with frontier_in(tmp_path, map_size=1 << 20) as frontier:
-            frontier.add([entry(1)], NOW)
-            await frontier.commit({}, NOW)
+    async with frontier_in(tmp_path, map_size=1 << 20) as frontier:
+        frontier.add([entry(1)], NOW)
+        await frontier.commit({}, NOW)
+        with pytest.raises(EngineUnavailable, match="Nothing committed is lost"):
             frontier.add([Entry("a.test:80", 10 + i, b"x" * 1000) for i in range(5000)], NOW)
     async with frontier_in(tmp_path) as frontier:
         frontier.resume(NOW)
