@@ -81,9 +81,9 @@ def check_arguments(spider: type[Spider], args: Iterable[str]) -> None:
 
 def misspelled(spider: type[Spider], args: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Arguments that the spider says nothing of, with what it has of nearly that name."""
-    own = {*dir(spider), *inspect.get_annotations(spider), *_parameters(spider)}
-    for name in sorted(set(args) - own):
-        near = difflib.get_close_matches(name, own - {*dir(Spider)}, 1)
+    own = ({*dir(spider), *inspect.get_annotations(spider)} - {*dir(Spider)}) | _parameters(spider)
+    for name in sorted(set(args) - own - {*dir(Spider)}):
+        near = difflib.get_close_matches(name, own, 1)
         if near:
             yield name, near[0]
 

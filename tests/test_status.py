@@ -171,7 +171,7 @@ def test_a_job_that_says_it_runs_and_has_not_written_for_long_was_killed(tmp_pat
 
 
 def test_a_folder_without_a_job_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no job in .*Jobs are made by `crawler run`"):
+    with pytest.raises(UsageError, match=r"no job in .*Jobs are made by `crawler run`"):
         read_stats(tmp_path / "nowhere")
 
 

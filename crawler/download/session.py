@@ -12,6 +12,7 @@ import itertools
 import os
 import ssl
 import time
+import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import aiohttp
@@ -233,20 +234,18 @@ class Downloader:
         if proxy.per == "request":
             return next(self._proxies)
         kept_for = urls.host_key(request.url) if proxy.per == "host" else str(request.session)
-        return proxy.urls[hash(kept_for) % len(proxy.urls)]
+        return proxy.urls[zlib.crc32(kept_for.encode()) % len(proxy.urls)]
 
     def _add_proxy(self, route: dict[str, Any], proxy: str, request: Request) -> None:
         url = yarl.URL(proxy)
-        with contextlib.suppress(ValueError):  # a name is the proxy's to resolve; an address we can judge
-            reason = self._guard.verdict(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
-            if reason is not None:
-                raise BlockedError(f"{urls.redact(request.url)} is not public ({reason})", reason="blocked_address")
+        # A name is the proxy's to resolve; an address, we can judge.
+        self._resolver.vet(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
         self._resolver.allow_host(url.raw_host or "", url.port or 80)
-        credentials = request.proxy_auth or ((url.user, url.password or "") if url.user else None)
-        route["proxy"] = url.with_user(None)
-        if credentials is not None:
-            basic = aiohttp.encode_basic_auth(*credentials)
-            route["proxy_headers"] = {"Proxy-Authorization": basic}
+        if request.proxy_auth is not None:
+            user, password = request.proxy_auth
+            url = url.with_user(user).with_password(password)
+        # aiohttp makes Proxy-Authorization of it, for the proxy alone: on a plain request itself, else on the CONNECT.
+        route["proxy"] = url
 
     # -- the response's side -----------------------------------------------------------------------------------------
 
