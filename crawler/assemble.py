@@ -7,6 +7,7 @@ leaving closes it in reverse. Nothing is global, so crawls run one after the oth
 from __future__ import annotations
 
 import contextlib
+import enum
 import fcntl
 import functools
 import logging
@@ -55,6 +56,12 @@ logger = logging.getLogger("crawler.job")
 _STATS_SECONDS = 10.0
 _UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
 """States that the same command continues from; the others are a finish, after which it begins anew."""
+
+
+class _Before(enum.Enum):
+    UNFINISHED = "the last one is unfinished"
+    FINISHED = "the last one had finished"
+    DISCARDED = "the last one is discarded"
 
 
 class Output(NamedTuple):
@@ -203,18 +210,19 @@ class Crawl:
 
     async def _open_frontier(self, stack: contextlib.AsyncExitStack) -> LocalFrontier:
         store = self._store()
-        resumed = self.job is not None and self.settings.frontier.url is None and self._prepare_job(self.job)
+        before = self._prepare_job() if self.job is not None and self.settings.frontier.url is None else None
         frontier = LocalFrontier(store, rule=self._rule, order=self.settings.crawl.order, rng=self._rng)
         frontier = await stack.enter_async_context(frontier)
-        if resumed:
+        where = f" in {self.job}" if self.job is not None else ""
+        if before is _Before.UNFINISHED:
             counts = frontier.counts()
             logger.info(
-                "%s: continuing the interrupted crawl in %s: %d done, %d waiting",
-                self.spider.name, self.job, counts.completed, counts.queued,
+                "%s: continuing the interrupted crawl%s: %d done, %d waiting",
+                self.spider.name, where, counts.completed, counts.queued,
             )  # fmt: skip
         else:
-            where = f" in {self.job}" if self.job is not None else ""
-            logger.info("%s: starting a new crawl%s", self.spider.name, where)
+            remark = "" if before is None else f"; {before.value}"
+            logger.info("%s: starting a new crawl%s%s", self.spider.name, where, remark)
         return frontier
 
     async def _claim(self, frontier: LocalFrontier, now: float) -> bytes:
@@ -243,21 +251,20 @@ class Crawl:
             return MemoryStore()
         raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
 
-    def _prepare_job(self, job: Path) -> bool:
-        """Whether there is an unfinished crawl to continue. A finished one, or one to be discarded, makes room."""
-        folder = job / "frontier"
+    def _prepare_job(self) -> _Before | None:
+        """What the job folder holds of an earlier crawl. One that finished, or is to be discarded, makes room."""
+        assert self.job is not None
+        folder = self.job / "frontier"
         if not folder.exists():
-            return False
-        state = read_state(folder)
-        if state in _UNFINISHED and not self._fresh:
-            return True
-        logger.info(
-            "%s: %s in %s; %s", self.spider.name,
-            "discarding the unfinished crawl" if state in _UNFINISHED else "the last crawl finished",
-            job, "starting anew",
-        )  # fmt: skip
+            return None
+        if self._fresh:
+            before = _Before.DISCARDED
+        elif read_state(folder) in _UNFINISHED:
+            return _Before.UNFINISHED
+        else:
+            before = _Before.FINISHED
         shutil.rmtree(folder)
-        return False
+        return before
 
     async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> None:
         saved = frontier.get("positions")

@@ -320,14 +320,11 @@ async def _run_crawl(
     from contextlib import ExitStack, redirect_stdout
 
     from crawler.assemble import Crawl, Output
-    from crawler.export import make_exporter
     from crawler.loader import misspelled
     from crawler.signals import stops_on_signals
 
     logger = logging.getLogger("crawler.job")
     outputs = [*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)]
-    for output in outputs:
-        make_exporter(*output)  # a name that means no format is told before the job is touched
     loaded = _load(spider, arguments, extra)
     crawl = Crawl(_made(spider, args), loaded.settings, job=arguments.job, outputs=outputs, fresh=arguments.fresh)
     async with crawl, stops_on_signals(crawl.engine):

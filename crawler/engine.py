@@ -132,7 +132,8 @@ class Engine:
                 await self._drain()
         except BaseExceptionGroup as errors:
             self.stats.reason = "failed"
-            raise _first_cause(errors) from errors
+            cause = _first_cause(errors)
+            raise cause from cause.__cause__
         finally:
             self.phase = Phase.CLOSED
         await self._close_user_code()
@@ -195,6 +196,7 @@ class Engine:
 
     async def _schedule(self) -> None:
         """Hand due requests to idle workers until nothing is left or somebody says stop."""
+        self._check_limits()  # a continued job may be past a limit that is new
         while not self._stopping.is_set():
             self._wake.clear()
             now = self._clock.now()

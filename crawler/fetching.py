@@ -63,7 +63,7 @@ def _as_json(response: Response) -> bytes:
         "ip_address": response.ip_address,
         "elapsed_seconds": round(response.elapsed_seconds, 6),
         "history": [{"status": hop.status, "url": hop.url} for hop in response.history],
-        "headers": list(response.headers.items()),
+        "headers": [(str(name), value) for name, value in response.headers.items()],
         "encoding": response.encoding,
         "text": response.text,
     }

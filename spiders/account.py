@@ -33,10 +33,9 @@ class Account(Spider):
         if not response.css("table.orders"):
             self.logger.error("the login failed: %s", response.css(".error::text").get())
             return
-        for row in response.css("table.orders tr")[1:]:
-            cells = row.css("td")
+        for row in response.css("table.orders tr"):
             yield {
-                "order": cells[0].css("::text").get(),
+                "order": row.css("th::text").get(),
                 "book": row.css("a::text").get(),
                 "url": response.urljoin(row.css("a::attr(href)").get()),
             }

@@ -1,5 +1,6 @@
 """Any site, page by page: `crawler run site -a start=https://example.com/`."""
 
+import re
 from urllib.parse import urlsplit
 
 from crawler import Response, Spider
@@ -9,12 +10,12 @@ class Site(Spider):
     """Every page of one host, one item a page."""
 
     name = "site"
-    start_url = "https://books.toscrape.com/index.html"
+    site = "https://books.toscrape.com"
 
-    def __init__(self, start: str = start_url, **arguments: str) -> None:
+    def __init__(self, start: str = "", **arguments: str) -> None:
         super().__init__(**arguments)
-        self.start_urls = [start]
-        self.host = urlsplit(start).netloc
+        self.start_urls = [start or f"{self.site}/index.html"]
+        self.host = re.escape(urlsplit(self.start_urls[0]).netloc)
 
     def parse(self, response: Response):
         if "html" not in response.headers.get("Content-Type", ""):

@@ -150,7 +150,7 @@ async def test_no_task_is_left_after_a_crawl() -> None:
 
 async def test_settings_of_the_call_win_over_the_spiders_own() -> None:
     class Own(Numbers):
-        settings = {"crawl": {"page_limit": 2}, "http": {"user_agent": "own/1"}}  # noqa: RUF012
+        settings = {"crawl": {"page_limit": 2}, "http": {"user_agent": "own/1"}}
 
     async with LocalSite() as site:
         site.page("*", "ok")

@@ -23,7 +23,10 @@ def spiders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "spiders"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    # Neither the project's own spiders/, which an editable install makes importable, nor what other tests imported.
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry and not (Path(entry) / "spiders").is_dir()])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "spiders"]:
+        monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:

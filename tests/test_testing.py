@@ -219,7 +219,7 @@ async def test_a_run_has_items_reason_statistics_and_the_spider(tmp_path: Path) 
 
 async def test_a_run_is_quick_by_default_and_polite_when_told() -> None:
     class Own(Titles):
-        settings = {"politeness": {"jitter": 0}, "http": {"user_agent": "own/1"}}  # noqa: RUF012
+        settings = {"politeness": {"jitter": 0}, "http": {"user_agent": "own/1"}}
 
     async with LocalSite() as site:
         site.page("/", "x")

@@ -136,7 +136,7 @@ class OutputFile:
                 "Restore it, or start again with --fresh."
             )
         if found > committed.size:
-            _log.info("%s: cut back by %d uncommitted bytes", self.path, found - committed.size)
+            _log.debug("%s: cut back by %d uncommitted bytes", self.path, found - committed.size)
             self._truncate(committed.size)
 
     def _truncate(self, size: int) -> None:
