@@ -352,6 +352,7 @@ class Engine:
     async def _drain(self) -> None:
         """Nothing new starts. What is in flight gets its time, the rest is cancelled and goes back, the workers go
         home."""
+        await asyncio.sleep(0)  # whoever was just handed a request has it in hand now
         deadline = self._clock.now() + self._limits.drain_seconds
         while self._busy and not self._aborting.is_set() and (left := deadline - self._clock.now()) > 0:
             self._wake.clear()

@@ -12,6 +12,7 @@ import itertools
 import os
 import ssl
 import time
+import urllib.request
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -102,6 +103,8 @@ class Downloader:
                     trust_env=settings.http.trust_env,
                 )
             )
+            if settings.http.trust_env:
+                self._allow_environment_proxies()
             # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second
             # request that no delay, count or limit of ours knows of. There is no public switch.
             self._session._retry_connection = False
@@ -114,6 +117,12 @@ class Downloader:
     def allow_host(self, host: str) -> None:
         name, _, port = host.rpartition(":")
         self._resolver.allow_host(name, int(port))
+
+    def _allow_environment_proxies(self) -> None:
+        """The user named them, as those of `proxy.urls`."""
+        for scheme, proxy in urllib.request.getproxies().items():
+            if scheme in ("http", "https", "all") and (url := yarl.URL(proxy)).raw_host:
+                self._resolver.allow_host(url.raw_host, url.port or 80)
 
     async def fetch(self, request: Request) -> Response:
         started = time.perf_counter()
@@ -223,6 +232,9 @@ class Downloader:
             digits = request.tls if isinstance(request.tls, str) else pin or ""
             route["ssl"] = aiohttp.Fingerprint(bytes.fromhex(digits.lower().removeprefix("sha256:").replace(":", "")))
         proxy = request.proxy or self._next_proxy(request)
+        if proxy is not None or self._settings.http.trust_env:
+            # Whoever dials: a name is the proxy's to resolve; an address, we can judge.
+            self._resolver.vet(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
         if proxy is not None:
             self._add_proxy(route, proxy, request)
         return route
@@ -238,8 +250,6 @@ class Downloader:
 
     def _add_proxy(self, route: dict[str, Any], proxy: str, request: Request) -> None:
         url = yarl.URL(proxy)
-        # A name is the proxy's to resolve; an address, we can judge.
-        self._resolver.vet(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
         self._resolver.allow_host(url.raw_host or "", url.port or 80)
         if request.proxy_auth is not None:
             user, password = request.proxy_auth

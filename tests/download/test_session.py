@@ -82,6 +82,23 @@ async def test_what_is_not_public_is_not_asked_of_a_proxy_either(target: str) ->
     assert proxy.journal == []
 
 
+async def test_what_is_not_public_is_not_asked_of_a_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Linked(One):
+        async def parse(self, response: Response) -> Any:
+            try:
+                await self.fetch("http://10.0.0.1/")
+            except FetchError as error:
+                yield {"reason": error.reason}
+
+    async with LocalSite() as proxy:
+        proxy.page("*", "ok")
+        monkeypatch.setenv("http_proxy", proxy.url)
+        settings = {**OPEN, "http": {"trust_env": True}}
+        run = await run_spider(Linked, args={"site": "http://far.example/"}, settings=settings)
+    assert run.items == [{"reason": "blocked_address"}]
+    assert len(proxy.journal) == 1
+
+
 async def test_the_default_headers_say_who_we_are_and_what_we_read() -> None:
     async with LocalSite() as site:
         site.page("/", "ok")
@@ -111,3 +128,15 @@ async def test_everything_can_go_through_a_unix_socket(tmp_path: Any) -> None:
     finally:
         await runner.cleanup()
     assert run.items[0]["text"] == "inside.example/a"
+
+
+async def test_proxies_of_the_environment_are_used_when_told_to_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with LocalSite() as proxy, LocalSite() as site:
+        proxy.page("*", "from the proxy")
+        site.page("/", "straight")
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        told = await run_spider(One, args={"site": site.url}, settings={**OPEN, "http": {"trust_env": True}})
+        untold = await run_spider(One, args={"site": site.url}, settings=OPEN)
+    assert [run.items[0]["text"] for run in (told, untold)] == ["from the proxy", "straight"]
