@@ -163,8 +163,9 @@ class Frontier(Protocol):
         starts a delay after that."""
         ...
 
-    def leave(self, host: str, now: float) -> None:
-        """A place at the host is free again: the download of a leased or entered request ended."""
+    def leave(self, host: str, now: float, *, unused: bool = False) -> None:
+        """A place at the host is free again: the download of a leased or entered request ended. `unused`: nothing was
+        sent, so its turn is there for the next."""
         ...
 
     def enter(self, host: str, now: float) -> float | None:

@@ -445,10 +445,10 @@ class _Place:
         self._engine: Engine | None = engine
         self._host = host
 
-    def leave(self) -> None:
+    def leave(self, unused: bool = False) -> None:
         if self._engine is not None:
             engine, self._engine = self._engine, None
-            engine._frontier.leave(self._host, engine._clock.now())
+            engine._frontier.leave(self._host, engine._clock.now(), unused=unused)
             engine._place_freed()
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger("crawler.visit")
 
 
 class Visits:
-    """Does visits, one at a time for each worker: `await visits.visit(page, leave)`."""
+    """Does visits, one at a time for each worker: `await visits.visit(page, request, lease, leave)`."""
 
     def __init__(self, context: Context, *, exchange: Exchange, collector: Collector, inline: Inline) -> None:
         self._spider = context.spider
@@ -47,8 +47,8 @@ class Visits:
         self._delays: dict[str, float] = {}
         """Current delay of the hosts in trouble; the others have their configured one."""
 
-    async def visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[], None]) -> None:
-        """Fill `page` with what the request causes. Calls `leave` when the host's place is free.
+    async def visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
+        """Fill `page` with what the request causes. Calls `leave(unused)` when the host's place is free.
 
         Raises `EngineUnavailable` and CancelledError only; then `page` must not be applied as it is.
         """
@@ -58,26 +58,32 @@ class Visits:
             self._inline.close_streams()
             self._collector.forget_hops()
 
-    async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[], None]) -> None:
+    async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
+        try:
+            self._exchange.admit(request)
+        except BlockedError as error:
+            leave(True)
+            await self._fail(page, request, lease, error)
+            return
         try:
             response = await self._download(page, request, lease)
         except FetchError as error:
-            leave()
+            leave(False)
             await self._fail(page, request, lease, error)
             return
         except EngineUnavailable:
             raise
         except Exception as error:
-            leave()
+            leave(False)
             logger.exception("a middleware of spider %r raised on %r", self._spider.name, request)
             await self._fail(page, request, lease, error, reason="middleware_error")
             return
         if response is None:
-            leave()
+            leave(False)
             return
         try:
             if not request.stream:
-                leave()
+                leave(False)
             if response.status in self._ok_status(request):
                 await self._call_back(page, lease, response)
             else:
@@ -95,7 +101,6 @@ class Visits:
                 await self._exchange.learn_robots(request)
                 page.verdict = Verdict.RELEASE
                 return None
-            self._exchange.admit(request)
             response = await self._exchange.send(request)
         except FetchError as error:
             self._adapt(lease.host, None, error.reason)

@@ -278,3 +278,15 @@ async def test_it_is_asked_for_again_after_a_day() -> None:
             lambda: [Request(f"{site.url}/now"), Request(f"{site.url}/later", not_before=25 * 3600)], clock=clock
         )
     assert [hit.path for hit in site.journal] == ["/robots.txt", "/now", "/robots.txt", "/later"]
+
+
+async def test_a_page_that_is_not_allowed_costs_its_host_no_turn() -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow: /private/")
+        site.page("*", "ok")
+        requests = [Request(f"{site.url}/private/{n}", priority=1) for n in range(30)] + [Request(f"{site.url}/open")]
+        settings = {"politeness": {"delay_seconds": 10, "jitter": 0}}
+        run, _ = await send(lambda: requests, settings=settings, clock=FakeClock())
+    assert site.paths == ["/open"]
+    assert run.stats["robots_denied"] == 30
+    assert run.stats["elapsed_seconds"] < 30

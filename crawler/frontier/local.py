@@ -120,6 +120,7 @@ class _Host:
         "rule",
         "taken",
         "turn",
+        "turn_taken",
         "window",
     )
 
@@ -137,6 +138,8 @@ class _Host:
         self.next_start = 0.0
         self.blocked_until = 0.0
         self.turn: float | None = None
+        self.turn_taken = (0.0, 0.0)
+        """`next_start` before and after the last turn."""
 
 
 class LocalFrontier:
@@ -296,9 +299,11 @@ class LocalFrontier:
             state.next_start = at + state.delay
             self._schedule(state)
 
-    def leave(self, host: str, now: float) -> None:
+    def leave(self, host: str, now: float, *, unused: bool = False) -> None:
         state = self._hosts[host]
         state.taken -= 1
+        if unused and state.next_start == state.turn_taken[1]:  # nobody has had a turn since
+            state.next_start = state.turn_taken[0]
         self._schedule(state)
 
     def enter(self, host: str, now: float) -> float | None:
@@ -388,7 +393,8 @@ class LocalFrontier:
 
     def _take_place(self, host: _Host, start: float) -> None:
         host.taken += 1
-        host.next_start = start + self._spacing(host)
+        before, host.next_start = host.next_start, start + self._spacing(host)
+        host.turn_taken = before, host.next_start
 
     def _spacing(self, host: _Host) -> float:
         return spacing(host.delay, host.rule.jitter, self._rng.random()) if host.delay else 0.0

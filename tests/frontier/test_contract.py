@@ -244,6 +244,17 @@ async def test_the_delay_counts_from_when_a_request_really_went_out(opened):
         assert await leased(frontier, now=NOW + 1.7) == [1]
 
 
+async def test_a_turn_that_was_not_used_is_there_for_the_next(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=5)) as frontier:
+        frontier.add([entry(i) for i in range(4)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        frontier.leave("a.test:80", NOW, unused=True)
+        assert await leased(frontier, now=NOW) == [1]
+        assert await leased(frontier, now=NOW + 1) == [2]
+        frontier.leave("a.test:80", NOW + 1)  # of the one before, which was sent: nothing is given back
+        assert await leased(frontier, now=NOW + 1.9) == []
+
+
 async def test_an_inline_request_takes_the_hosts_turn(opened):
     async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=2)) as frontier:
         frontier.add([entry(i) for i in range(3)], NOW)
