@@ -362,7 +362,7 @@ def test_an_item_and_its_dict_are_the_same_json(kind: Any) -> None:
         ({1: "a", Colour.RED: "b"}, {"1": "a", "red": "b"}),
         (msgspec.Raw(b'{"a": 1}'), {"a": 1}),
     ],
-    ids=repr,
+    ids=lambda value: "raw" if isinstance(value, msgspec.Raw) else repr(value),
 )
 def test_values_beyond_json_have_a_form(value: object, expected: object) -> None:
     assert json.loads(to_json({"v": value})) == {"v": expected}

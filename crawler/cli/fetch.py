@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from crawler.assemble import Crawl
-from crawler.log import escape
+from crawler.cli import EXIT_OK
+from crawler.cli.options import load
+from crawler.log import console_log, escape
 from crawler.request import Request
+from crawler.signals import run_in_loop
 from crawler.spider import Spider
 
 if TYPE_CHECKING:
+    import argparse
+
     from crawler.response import Response
     from crawler.settings import Settings
 
-__all__ = ["FetchSpider", "fetch_one", "show_response"]
+__all__ = ["FetchSpider", "fetch", "fetch_one", "show_response"]
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    loaded = load(FetchSpider, arguments)
+    with console_log(arguments.level or "WARNING"):
+        response = run_in_loop(fetch_one(arguments.url, loaded.settings))
+    shown = show_response(response, headers=arguments.headers, as_json=arguments.json, to_terminal=sys.stdout.isatty())
+    sys.stdout.buffer.write(shown)
+    return EXIT_OK
 
 
 class FetchSpider(Spider):
