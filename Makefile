@@ -31,7 +31,7 @@ test: $(VENV)/installed-dev ## everything CI checks: lint, types, tests
 	@tests/install-debian-packages
 	@$(MAKE) lint
 	@$(MAKE) types
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check
