@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 0, 1, 2, 69, 75
-_DEFAULT_FILE = "config/crawler.toml"
+DEFAULT_FILE = "config/crawler.toml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,7 +165,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-s", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="setting table.key=VALUE"
     )
-    parser.add_argument("-c", dest="file", type=_path, metavar="FILE", help=f"settings file (default: {_DEFAULT_FILE})")
+    parser.add_argument("-c", dest="file", type=_path, metavar="FILE", help=f"settings file (default: {DEFAULT_FILE})")
     parser.add_argument("-L", dest="level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import settings as setting
 from crawler.assemble import load_settings
+from crawler.cli import DEFAULT_FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -18,14 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-_DEFAULT_FILE = Path("config/crawler.toml")
-
 
 def load(spider: type[Spider], arguments: argparse.Namespace, extra: Sequence[Layer] = ()) -> Loaded:
     """Everything that applies to this command. Raises `SettingsError`."""
     file = arguments.file
-    if file is None and _DEFAULT_FILE.is_file():
-        file = _DEFAULT_FILE
+    if file is None and Path(DEFAULT_FILE).is_file():
+        file = Path(DEFAULT_FILE)
     return load_settings(spider, _layers(arguments, extra), file=file)
 
 
