@@ -38,22 +38,25 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     location = response.headers.get("Location")
     if location is None:
         return None
-    target = urls.join(request.url, _readable(location))
+    join = urls.join_as_written if request.encoded else urls.join
+    target = join(request.url, _readable(location))
     if target is None:
         raise RedirectError(f"{request.url} redirects to {location[:200]!r}", reason="redirect_scheme")
     limit = max_redirects if request.max_redirects is None else request.max_redirects
     if len(request.history) >= limit:
         raise RedirectError(f"more than {limit} redirects, the last at {request.url}", reason="redirect_limit")
     hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
-    changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "encoded": False, "key": None}
+    changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None}
     if _becomes_get(request.method, response.status):
-        changes.update(method="GET", body=None, data=None, json=None)
+        changes.update(method="GET", body=None, data=None, json=None, compress=None, chunked=False, expect100=False)
         changes["headers"] = _without(request, _BODY_HEADERS)
     _check_loop(request, response, changes.get("method", request.method), target)
     if not urls.is_same_origin(request.url, target):
         if "method" not in changes and (request.body, request.data, request.json) != (None, None, None):
             raise RedirectError(f"{request.url} would send the request's body on to {target}", reason="redirect_body")
         changes.update(headers=_only_safe(request), cookies=None)
+    if urls.hostname(request.url) != urls.hostname(target):
+        changes.update(tls=None, server_hostname=None)  # trust in one host says nothing of another
     return request.replace(**changes)
 
 
@@ -69,7 +72,7 @@ def _check_loop(request: Request, response: Response, method: str, target: str) 
     if method != request.method or "Set-Cookie" in response.headers:
         return
     for hop in reversed(request.history):
-        if any(name.lower() == "set-cookie" for name, _ in hop.headers):
+        if any(name.lower() == "set-cookie" for name, _ in hop.fields):
             return
         if hop.url == target:
             raise RedirectError(f"{request.url} redirects back to {target}", reason="redirect_loop")

@@ -8,10 +8,11 @@ spider's own module knows (`RequestCodec`).
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import decimal
 import hashlib
-import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,13 +23,15 @@ from msgspec.structs import force_setattr
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import url as urls
+from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
 from crawler.item import as_dict, is_item, type_name
 
-__all__ = ["FilePath", "Hop", "Request", "RequestCodec", "Timeout"]
+__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout"]
 
 _PRIORITY_LIMIT = 2**31 - 1
 NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+_PIN = re.compile(r"(?i:sha256:)?(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
 _TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
@@ -37,7 +40,13 @@ class Hop(msgspec.Struct, frozen=True, array_like=True):
 
     status: int
     url: str
-    headers: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+    """Its headers as pairs, in the order of arrival."""
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Its headers, case-insensitive."""
+        return CIMultiDictProxy(CIMultiDict(self.fields))
 
 
 class Timeout(msgspec.Struct, frozen=True, array_like=True):
@@ -47,15 +56,6 @@ class Timeout(msgspec.Struct, frozen=True, array_like=True):
     connect: float | None = None
     sock_connect: float | None = None
     sock_read: float | None = None
-
-
-class FilePath(msgspec.Struct, frozen=True):
-    """A file to upload, streamed from disk when the request is sent. Only the path waits in the frontier."""
-
-    path: str
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "path", os.fspath(self.path))
 
 
 class _Target(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,6 +69,8 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     `callback` and `errback` take a bound method of the spider or its name and keep the name. `url` is normalised as the
     WHATWG URL Standard says, without its fragment, and with `params` added; `encoded=True` sends it as written.
     `timeout` is seconds in all, or an `aiohttp.ClientTimeout`. `not_before` is seconds from now, or an aware datetime.
+    A header that is None, or named in `skip_auto_headers`, is not sent even where settings or aiohttp would. `auth`
+    (user and password, or an `aiohttp.BasicAuth`) becomes the Authorization header, and stays with its origin.
 
     Raises `InvalidURL` (a ValueError) for a URL that is not absolute http(s), ValueError or TypeError for other
     arguments that could never be sent.
@@ -97,6 +99,11 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     max_redirects: int | None = None
     max_body_bytes: int | None = None
     compress: str | None = None
+    auth: Any = None
+    skip_auto_headers: tuple[str, ...] = ()
+    chunked: bool = False
+    expect100: bool = False
+    server_hostname: str | None = None
     encoded: bool = False
     stream: bool = False
     not_before: float | dt.datetime | None = None
@@ -117,6 +124,10 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         for name in ("meta", "cb_kwargs"):
             if getattr(self, name) is None:
                 force_setattr(self, name, {})
+        if self.auth is not None or (self.headers and type(self.headers) is not CIMultiDictProxy):
+            self._settle_headers()
+        if self.skip_auto_headers:
+            force_setattr(self, "skip_auto_headers", _header_names(self.skip_auto_headers))
         for name, normalized in _NORMALIZED.items():
             value = getattr(self, name)
             if value is not None:
@@ -132,11 +143,28 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         force_setattr(self, "url", url)
         force_setattr(self, "params", None)
 
+    def _settle_headers(self) -> None:
+        """What is said of headers in other words: `auth`, and None for one that is not to be sent."""
+        items = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
+        pairs = [(str(name), value) for name, value in items]
+        unwanted = [name for name, value in pairs if value is None]
+        pairs = [(name, value) for name, value in pairs if value is not None]
+        if self.auth is not None:
+            pairs.append(("Authorization", _basic(*_credentials(self.auth))))
+            force_setattr(self, "auth", None)
+        force_setattr(self, "headers", _header_map(pairs))
+        force_setattr(self, "skip_auto_headers", (*self.skip_auto_headers, *unwanted))
+
     def _check_body(self) -> None:
         if sum(part is not None for part in (self.body, self.data, self.json)) > 1:
             raise ValueError("give one of body, data and json")
-        if isinstance(self.data, Mapping):
-            force_setattr(self, "data", list(self.data.items()))
+        data = self.data
+        if isinstance(data, Mapping):
+            force_setattr(self, "data", list(data.items()))
+        elif data is not None and type(data) not in _STORABLE_DATA and type(data).__name__ == "FormData":
+            plain = storable(data)
+            if plain is not None:
+                force_setattr(self, "data", plain)
 
     @property
     def dedup_url(self) -> str:
@@ -160,8 +188,8 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
 
     @property
     def is_replayable(self) -> bool:
-        """Whether its body can be sent twice: a live object (file, generator, `FormData`) is used up by once."""
-        return self.data is None or isinstance(self.data, (bytes, str, list, FilePath))
+        """Whether its body can be sent twice: a live object (an open file, a generator) is used up by once."""
+        return self.data is None or isinstance(self.data, _STORABLE_DATA)
 
     @property
     def fingerprint(self) -> str:
@@ -175,6 +203,21 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     def replace(self, **changes: Any) -> Request:
         """A copy with these fields changed; `callback` and `url` among them."""
         return msgspec.structs.replace(self, **changes)
+
+    @classmethod
+    def from_curl(cls, command: str, callback: Any = None, **options: Any) -> Request:
+        """The request that a `curl` command makes, as browsers and documentation offer it to be copied; `options` are
+        `Request`'s and win. Raises ValueError for what is no such command, and for an option of curl's that has no
+        meaning here; `crawler.curl` lists them."""
+        from crawler.curl import parse
+
+        return cls(**{**parse(command), "callback": callback, **options})
+
+    def to_curl(self) -> str:
+        """A command for bash that sends this request with curl, secrets included: it is for trying things out."""
+        from crawler.curl import render
+
+        return render(self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {urls.redact(self.url)}>"
@@ -255,7 +298,9 @@ _KINDS: dict[int, Callable[[Any], Any]] = {
     9: Path,
     10: int,
     11: FilePath,
+    12: Multipart.from_rows,
 }
+_STORABLE_DATA = (bytes, str, list, FilePath, Multipart)
 _PLAIN = (str, int, float, bytes, bool, type(None))
 
 
@@ -277,6 +322,8 @@ def _pack(value: Any, item_types: Mapping[str, type] | None) -> Any:
         return _ext(7 if kind is decimal.Decimal else 8 if kind is uuid.UUID else 9, str(value))
     if kind is FilePath:
         return _ext(11, value.path)
+    if kind is Multipart:
+        return _ext(12, [[_pack(column, item_types) for column in row] for row in value.rows()])
     if is_item(value):
         return _pack_item(value, item_types)
     raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
@@ -385,6 +432,36 @@ def _as_bytes(body: bytes | str) -> bytes:
     return body.encode() if isinstance(body, str) else bytes(body)
 
 
+def _basic(user: str, password: str) -> str:
+    """RFC 7617, in UTF-8."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+def _header_names(given: Iterable[str]) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(map(str, given))
+    for name in names:
+        if not name or not _TOKEN_CHARACTERS.issuperset(name):
+            raise ValueError(f"{name!r} is not a header name (RFC 9110, section 5.1: a token)")
+    return names
+
+
+def _tls(given: Any) -> Any:
+    """Raises ValueError for a pin that is none; a context is for inline requests."""
+    if isinstance(given, str) and not _PIN.fullmatch(given):
+        raise ValueError(f"tls is False, 'sha256:' and 64 hex digits, or an ssl.SSLContext, not {given!r}")
+    if isinstance(given, bool | str) or hasattr(given, "wrap_bio"):
+        return None if given is True else given
+    raise TypeError(f"tls is False, 'sha256:' and 64 hex digits, or an ssl.SSLContext, not a {type_name(given)}")
+
+
+def _compression(given: str | bool) -> str | None:
+    """aiohttp's words, of which True is deflate."""
+    coding = "deflate" if given is True else given or None
+    if coding not in (None, "gzip", "deflate"):
+        raise ValueError(f"compress is 'gzip' or 'deflate', not {given!r}")
+    return coding
+
+
 def _ok_status(given: Any) -> list[int | str]:
     if isinstance(given, (int, str)):
         return [given]
@@ -408,4 +485,6 @@ _NORMALIZED: dict[str, Callable[[Any], Any]] = {
     "not_before": _aware,
     "ok_status": _ok_status,
     "proxy_auth": _credentials,
+    "compress": _compression,
+    "tls": _tls,
 }

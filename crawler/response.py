@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import encoding as encodings
 from crawler import url as urls
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import aiohttp
-    from multidict import CIMultiDictProxy
     from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+    from crawler.form import Form
 
 __all__ = ["Response", "SavedFile"]
 
@@ -28,11 +30,13 @@ _LINK_ATTRIBUTES = {"a": "href", "area": "href", "link": "href", "base": "href"}
 
 
 class SavedFile(msgspec.Struct, frozen=True):
-    """A body on disk: where, how many bytes, and their SHA-256 in hex."""
+    """A body on disk: where, how many bytes, and their SHA-256 in hex; how many of them were there from an earlier,
+    interrupted download."""
 
     path: str
     bytes: int
     sha256: str
+    resumed_from: int = 0
 
 
 class Response:
@@ -50,6 +54,9 @@ class Response:
         "_cookies",
         "_encoding",
         "_html",
+        "_json_loads",
+        "_refetch",
+        "_request_headers",
         "_saver",
         "_selector",
         "_taken",
@@ -64,6 +71,7 @@ class Response:
         "http_version",
         "ip_address",
         "next_request",
+        "proxy",
         "raw_headers",
         "reason",
         "request",
@@ -87,6 +95,8 @@ class Response:
         ip_address: str | None = None,
         http_version: str = "1.1",
         content: aiohttp.StreamReader | None = None,
+        request_headers: CIMultiDictProxy[str] = NO_HEADERS,
+        proxy: str | None = None,
     ) -> None:
         self.url = url
         self.request = request if request is not None else Request(url)
@@ -102,11 +112,16 @@ class Response:
         self.http_version = http_version
         self.from_cache = False
         self.content = content
+        self.proxy = proxy
+        """The proxy it came through, without user and password."""
         self.next_request: Request | None = None
         """A redirect to another host, not followed yet."""
         self._taken = request is None
         self._cookies = cookies
-        self._saver: Callable[[Response, str | PathLike[str]], Awaitable[SavedFile]] | None = None
+        self._request_headers = request_headers
+        self._saver: Callable[[Response, str | PathLike[str], bool], Awaitable[SavedFile]] | None = None
+        self._refetch: Callable[[Request], Awaitable[Response]] | None = None
+        self._json_loads: Callable[[bytes], Any] | None = None
         self._closers: list[Callable[[], None]] = []
         self._encoding: str | None = None
         self._text: str | None = None
@@ -123,6 +138,15 @@ class Response:
     @property
     def cb_kwargs(self) -> dict[str, Any]:
         return self.request.cb_kwargs
+
+    @property
+    def request_headers(self) -> CIMultiDictProxy[str]:
+        """The headers of the request as they were sent, the automatic ones included; not those for a proxy."""
+        if "Proxy-Authorization" not in self._request_headers:
+            return self._request_headers
+        return CIMultiDictProxy(
+            CIMultiDict((k, v) for k, v in self._request_headers.items() if k.lower() != "proxy-authorization")
+        )
 
     def taken_for(self, request: Request) -> Response:
         """This response, or a copy of it when it has been given to a callback before, or was made without a request: a
@@ -166,11 +190,12 @@ class Response:
             self._text = encodings.decode(self.body, self.encoding)
         return self._text
 
-    def json(self) -> Any:
-        """The body as JSON (RFC 8259). Raises ValueError that shows the content type and the first bytes."""
+    def json(self, *, loads: Callable[[bytes], Any] | None = None) -> Any:
+        """The body as JSON (RFC 8259), read by `loads`, by `http.json_loads`, or by msgspec. Raises ValueError that
+        shows the content type and the first bytes."""
         try:
-            return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+            return (loads or self._json_loads or msgspec.json.decode)(self.body)
+        except ValueError as error:  # msgspec's and the standard library's are such
             kind = self.headers.get("Content-Type", "no content type")
             raise ValueError(f"{self.url} is not JSON ({error}); {kind}, begins {self.body[:60]!r}") from error
 
@@ -256,18 +281,33 @@ class Response:
             return [text for text in self.css(query).getall() if text]
         return _all_references(self.html.css(query))
 
+    # -- forms -------------------------------------------------------------------------------------------------------
+
+    def form(self, css: str = "form", index: int = 0) -> Form:
+        """The form that `css` selects, or that holds what it selects; the `index`-th of several, from 0.
+
+        `form.fill(user="a", password="b")` is the request that a browser would send: hidden fields, method, action and
+        the chosen button included. Raises ValueError that lists the page's forms when there is no such form.
+        """
+        from crawler.form import Form
+
+        return Form.find(self, css, index)
+
     # -- streams -----------------------------------------------------------------------------------------------------
 
-    async def save(self, path: str | PathLike[str]) -> SavedFile:
+    async def save(self, path: str | PathLike[str], *, resume: bool = False) -> SavedFile:
         """Stream the body to `path`: a temporary file beside it, `http.max_file_bytes` kept, SHA-256 taken on the way,
         then an atomic rename. Works on any response; a body already read is written.
 
-        Raises `BodyError` when it is too large or cut short (nothing is left behind), `OutputError` when the disk
-        fails.
+        With `resume` a download that breaks leaves what it has beside `path`, and the next one goes on from there by a
+        Range request if the server still has the same file, which its ETag or Last-Modified says (RFC 9110, 13.1.5).
+
+        Raises `BodyError` when it is too large or cut short, `TimeoutError` with reason `too_slow` when it is slower
+        than `http.min_bytes_per_second`, `OutputError` when the disk fails. Without `resume` nothing is left behind.
         """
         if self._saver is None:
             raise RuntimeError("a response that was not downloaded cannot be saved")
-        return await self._saver(self, path)
+        return await self._saver(self, path, resume)
 
     def close(self) -> None:
         """Give up a stream; its connection is closed. The crawler does so itself when the callback ends."""

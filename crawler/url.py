@@ -45,6 +45,7 @@ __all__ = [
     "in_domains",
     "is_same_origin",
     "join",
+    "join_as_written",
     "normalize",
     "origin",
     "redact",
@@ -240,6 +241,18 @@ def join(base: str, ref: str) -> str | None:
     """
     return Joiner(base)(ref)
 
+
+def join_as_written(base: str, ref: str) -> str | None:
+    """As `join`, but path and query of `ref` stay as they are written (RFC 3986, 5.2), for `encoded=True`; only what
+    HTTP cannot carry is percent-encoded."""
+    from urllib.parse import quote, urljoin
+
+    if join(base, ref) is None:
+        return None
+    return quote(urljoin(base, ref.strip(" \t\r\n\f")).partition("#")[0], safe=_PRINTABLE)
+
+
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 # -- comparing ---------------------------------------------------------------------------------------------------------
 

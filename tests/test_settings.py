@@ -59,28 +59,45 @@ DEFAULTS: dict[str, object] = {
     "politeness.hosts": {},
     "http.user_agent": f"crawler/{crawler.__version__} (+https://github.com/crawler/crawler)",
     "http.headers": {},
+    "http.skip_auto_headers": (),
+    "http.auth": {},
+    "http.digest_auth": {},
     "http.cookies": True,
     "http.unsafe_cookies": False,
     "http.connect_seconds": 10,
     "http.read_seconds": 30,
     "http.total_seconds": 60,
     "http.max_body_bytes": 10 * 1024 * 1024,
+    "http.min_bytes_per_second": 1024,
+    "http.min_speed_seconds": 30,
     "http.max_file_bytes": 2 * 1024 * 1024 * 1024,
+    "http.keepalive_seconds": 15,
+    "http.connection_lifetime_seconds": 0,
+    "http.happy_eyeballs_seconds": 0.25,
+    "http.local_address": None,
     "http.max_redirects": 10,
     "http.max_url_length": 2083,
     "http.ok_status": StatusSet("200-299"),
     "http.trust_env": False,
     "http.unix_socket": None,
+    "http.unix_sockets": {},
+    "http.json_dumps": None,
+    "http.json_loads": None,
     "dns.nameservers": (),
+    "dns.hosts": {},
     "dns.cache_seconds": 300,
     "dns.negative_cache_seconds": 5,
+    "dns.cache_names": 10_000,
     "tls.verify": True,
+    "tls.unverified_hosts": (),
     "tls.ca_file": None,
     "tls.cert_file": None,
     "tls.key_file": None,
     "tls.fingerprints": {},
     "proxy.urls": (),
     "proxy.per": "host",
+    "proxy.rest_seconds": 10,
+    "proxy.max_rest_seconds": 1200,
     "retry.times": 3,
     "retry.http_codes": StatusSet([408, 425, 429, 500, 502, 503, 504, "520-524"]),
     "retry.base_seconds": 1,
@@ -501,7 +518,12 @@ def test_a_host_whose_name_is_not_quoted_in_the_file_is_explained(tmp_path: Path
         ("dns.nameservers", ["dns.example"], "IP addresses of name servers"),
         ("dns.nameservers", [1], "a list of text (IP addresses), got [1]"),
         ("tls.ca_file", 1, "text (PEM file), got 1"),
-        ("proxy.urls", ["socks5://192.0.2.1"], "URLs of proxies, http://"),
+        ("proxy.urls", ["ftp://192.0.2.1"], "URLs of proxies, http://"),
+        ("http.skip_auto_headers", ["Accept: x"], "header names"),
+        ("http.local_address", "lo0", "an IP address"),
+        ("http.json_dumps", "orjson.dumps", 'a function as "module:function"'),
+        ("http.json_loads", 7, "a function (module:function), got 7"),
+        ("tls.unverified_hosts", ["https://example.com"], "a host with or without port"),
         ("proxy.urls", ["http://a.example:99999"], "URLs of proxies, http://"),
         ("proxy.per", "page", '"request" or "host" or "session", got "page"'),
         ("retry.http_codes", [True], "a list of status codes from 100 to 999"),
@@ -516,6 +538,48 @@ def test_a_wrong_value_says_what_was_expected(key: str, given_value: object, exp
     (problem,) = problems(spider_layer("books", {table: {name: given_value}}))
     assert problem.startswith(f"settings of spider books: {key}: expected ")
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "given", "expected"),
+    [
+        ("http.auth", "example.com", "s3cret", "user:password, got text"),
+        ("http.auth", "ftp://example.com", "a:b", "a host or an origin"),
+        ("http.digest_auth", "https://example.com/", "a:b", "a host or an origin"),
+        ("http.unix_sockets", "localhost", "", "the path of a socket"),
+        ("dns.hosts", "example.com", "nowhere", "an IP address"),
+        ("dns.hosts", "example.com", [], "a name without port, and IP addresses"),
+        ("dns.hosts", "example.com:80", "10.0.0.1", "a name without port"),
+    ],
+)
+def test_a_wrong_entry_says_what_was_expected(table: str, name: str, given: object, expected: str) -> None:
+    first, second = table.split(".")
+    (problem,) = problems(mapping_layer("code", {first: {second: {name: given}}}, where="settings"))
+    assert f"settings: {table}." in problem
+    assert f"expected {expected}" in problem
+    assert "s3cret" not in problem
+
+
+def test_entries_come_out_as_the_rooms_want_them() -> None:
+    loaded = load([mapping_layer("code", {"dns": {"hosts": {"A.example": ["10.0.0.7", "::1"]}}}, where="x")])
+    assert loaded.settings.dns.hosts == {"a.example": "10.0.0.7, ::1"}
+    assert options("http.auth.example.com=user:pa:ss").settings.http.auth == {"example.com": "user:pa:ss"}
+
+
+def test_credentials_are_shown_nowhere() -> None:
+    loaded = options("http.auth.example.com=user:s3cret", "http.digest_auth.b.example=user:s3cret")
+    assert "s3cret" not in repr(loaded.settings.http)
+    assert "s3cret" not in str(describe(loaded))
+
+
+def test_a_function_is_named_or_given() -> None:
+    import json
+
+    assert options("http.json_dumps=orjson:dumps").settings.http.json_dumps == "orjson:dumps"
+    loaded = load([mapping_layer("code", {"http": {"json_loads": json.loads}}, where="x")])
+    assert loaded.settings.http.json_loads is json.loads
+    (row,) = [row for row in describe(loaded) if row.key == "http.json_loads"]
+    assert row.value == '"json:loads"'
 
 
 @pytest.mark.parametrize(

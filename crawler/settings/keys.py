@@ -39,7 +39,14 @@ class Key(NamedTuple):
 
     def expected(self) -> str:
         """What an error says it wants: `a number (seconds, at least 0)`."""
-        nouns = {bool: "true or false", int: "a whole number", float: "a number", str | None: "text", str: "text"}
+        nouns = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a number",
+            str | None: "text",
+            str: "text",
+            Any: "a function",
+        }
         if get_origin(self.kind) is Literal:
             noun = " or ".join(map(toml, get_args(self.kind)))
         elif self.kind is StatusSet:
@@ -80,6 +87,8 @@ def toml(value: Any) -> str:
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, int | float):
         return str(value)
+    if callable(value):
+        value = f"{value.__module__}:{getattr(value, '__qualname__', value)}"
     import json
 
     return json.dumps("" if value is None else str(value), ensure_ascii=False)

@@ -38,8 +38,9 @@ def describe(loaded: Loaded) -> list[Row]:
 
 def _leaves(key: Key, path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any, Key]]:
     if isinstance(value, Mapping) and value:
+        is_rule = key[:2] == ("politeness", "hosts")
         for name, inner in value.items():
-            of = all_keys()["politeness", name] if key.name == "hosts" and not isinstance(inner, Mapping) else key
+            of = all_keys()["politeness", name] if is_rule and not isinstance(inner, Mapping) else key
             yield from _leaves(of, (*path, name), inner)
     else:
         yield path, value, key

@@ -66,9 +66,9 @@ class _Merge:
             self._problem(given, path, unknown(given, path))
         elif not key.is_table:
             self._set(given, path, self._read(given, path, key, value))
-        elif len(path) == 2 or (key.name == "hosts" and len(path) == 3):
+        elif len(path) == 2 or (path[:2] == _RULES and len(path) == 3):
             self._descend(given, path, value)
-        elif key.name == "hosts":
+        elif path[:2] == _RULES:
             self._take_rule(given, path, value)
         else:
             self._take_entry(given, path, key, value)
@@ -120,6 +120,12 @@ class _Merge:
             self._note(given, (*path[:2], host, name))
 
     def _take_entry(self, given: Given, path: tuple[str, ...], key: Key, value: Any) -> None:
+        if (
+            path[:2] == ("dns", "hosts")
+            and isinstance(value, list | tuple)
+            and all(isinstance(part, str) for part in value)
+        ):
+            value = ", ".join(value)
         if not isinstance(value, str):
             self._problem(given, path, f"expected text, got {_shown(path, value)}")
             return
@@ -158,6 +164,7 @@ class _Merge:
 
 
 _WRONG = object()
+_RULES = ("politeness", "hosts")
 
 
 def _convert(key: Key, value: Any) -> Any:
@@ -171,6 +178,10 @@ def _convert(key: Key, value: Any) -> Any:
             raise Unfit(key.expected()) from None
     if key.kind == str | None and value in ("", None):
         return None
+    if key.kind is Any and (value in ("", None) or callable(value)):  # a function
+        return value or None
+    if key.kind is Any and not isinstance(value, str):
+        raise Unfit(key.expected())
     if key.check and isinstance(value, str):
         value = key.check(value)
     elif key.check and isinstance(value, list | tuple):

@@ -15,12 +15,19 @@ from crawler import __version__
 from crawler.settings.masking import Masked
 from crawler.settings.values import (
     StatusSet,
+    check_address,
+    check_addresses,
+    check_auth,
     check_fingerprint,
     check_frontier,
+    check_function,
     check_header,
+    check_header_name,
+    check_host,
     check_nameserver,
     check_network,
     check_proxy,
+    check_socket,
     check_user_agent,
 )
 
@@ -136,6 +143,21 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     ] = f"crawler/{__version__} (+{PROJECT_URL})"
     headers: Annotated[Mapping[str, str], _key("sent with every request", check=check_header)] = _EMPTY
     cookies: Annotated[bool, _key("keep cookies and send them back (RFC 6265)")] = True
+    skip_auto_headers: Annotated[
+        tuple[str, ...], _key("automatic headers that are not sent", "header names", check=check_header_name)
+    ] = ()
+    # A secret has one owner: it is never sent because some page asked for it (GHSA-jwqp-28gf-p498 was Scrapy's).
+    auth: Annotated[
+        Mapping[str, str],
+        _key(
+            'Basic credentials for one host: auth."example.com" = "user:password"; also for one port '
+            '("example.com:8080") or origin ("https://example.com"); without a port the usual ones',
+            check=check_auth,
+        ),
+    ] = _EMPTY
+    digest_auth: Annotated[
+        Mapping[str, str], _key("the same for Digest authentication (RFC 7616)", check=check_auth)
+    ] = _EMPTY
     # As aiohttp's jar: a cookie of an address is not bound to a name anyone owns.
     unsafe_cookies: Annotated[bool, _key("accept cookies from hosts that are IP addresses")] = False
     # A lost SYN is sent again after 1, 3 and 7 s (RFC 6298); whoever has not answered by then will not.
@@ -144,7 +166,27 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     total_seconds: Annotated[float, _key("one exchange from start to end, unless streamed", "seconds", gt=0)] = 60.0
     # The web's median page is below 100 KiB of HTML; 64 of the largest at once still fit into 640 MiB.
     max_body_bytes: Annotated[int, _key("largest body in memory, after decompression", "bytes", ge=1)] = 10 * 2**20
+    # A server that sends a byte now and then holds a connection for ever; 1 KiB/s is slower than any modem.
+    min_bytes_per_second: Annotated[
+        int, _key("a download to disk that is slower for min_speed_seconds is given up; 0 = none", "bytes", ge=0)
+    ] = 1024
+    # As long as the pause that `read_seconds` allows, so that the two agree.
+    min_speed_seconds: Annotated[float, _key("how long it may be that slow", "seconds", gt=0)] = 30.0
     max_file_bytes: Annotated[int, _key("largest body saved to disk, after decompression", "bytes", ge=1)] = 2 * 2**30
+    # Most servers close an idle connection after 5 to 75 s; a stale one costs a retry.
+    keepalive_seconds: Annotated[float, _key("how long an idle connection is kept", "seconds", ge=0)] = 15.0
+    # A site that moves to other addresses is found again at the latest then.
+    connection_lifetime_seconds: Annotated[
+        float, _key("a connection older than this is not used again; 0 = no limit", "seconds", ge=0)
+    ] = 0.0
+    # RFC 8305 section 5.
+    happy_eyeballs_seconds: Annotated[
+        float,
+        _key("head start of an address before the next is tried beside it; 0 = one after the other", "seconds", ge=0),
+    ] = 0.25
+    local_address: Annotated[
+        str | None, _key("bind our end to this address; empty = the system's choice", "IP address", check=check_address)
+    ] = None
     # RFC 9110 section 15.4 leaves it open; aiohttp's default.
     max_redirects: Annotated[int, _key("hops of one request", "redirects", ge=0)] = 10
     # Scrapy's URLLENGTH_LIMIT, once the longest that Internet Explorer took; longer ones are mostly traps.
@@ -156,6 +198,17 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     # Off: a proxy variable set for other programs would silently move the crawl.
     trust_env: Annotated[bool, _key("take proxies from HTTP_PROXY, HTTPS_PROXY and NO_PROXY")] = False
     unix_socket: Annotated[str | None, _key("send everything through this socket; empty = none", "path")] = None
+    unix_sockets: Annotated[
+        Mapping[str, str],
+        _key('the socket of one host: unix_sockets."localhost:2375" = "/run/docker.sock"', "paths", check=check_socket),
+    ] = _EMPTY
+    # The standard library's writes byte for byte what aiohttp would; msgspec reads several times faster.
+    json_dumps: Annotated[
+        Any, _key("what writes `json=` bodies; empty = json.dumps", "module:function", check=check_function)
+    ] = None
+    json_loads: Annotated[
+        Any, _key("what `response.json()` reads with; empty = msgspec's", "module:function", check=check_function)
+    ] = None
 
 
 class DnsSettings(Masked, frozen=True, kw_only=True):
@@ -164,16 +217,29 @@ class DnsSettings(Masked, frozen=True, kw_only=True):
     nameservers: Annotated[
         tuple[str, ...], _key("ask these; empty = the system's", "IP addresses", check=check_nameserver)
     ] = ()
+    hosts: Annotated[
+        Mapping[str, str],
+        _key(
+            'names that are not asked for: hosts."api.example.com" = "10.0.0.7, fd00::7"',
+            "IP addresses",
+            check=check_addresses,
+        ),
+    ] = _EMPTY
     # A common TTL; the crawl asks once per host and five minutes, not once per connection.
     cache_seconds: Annotated[float, _key("how long an answer is kept", "seconds", ge=0)] = 300.0
     # RFC 2308 allows hours, RFC 9520 at least 1 s; a failing resolver should recover before a retry comes.
     negative_cache_seconds: Annotated[float, _key("how long a failure is kept", "seconds", ge=0)] = 5.0
+    # About 500 bytes each.
+    cache_names: Annotated[int, _key("how many answers are kept", "names", ge=1)] = 10_000
 
 
 class TlsSettings(Masked, frozen=True, kw_only=True):
     """Whom we trust, who we are."""
 
     verify: Annotated[bool, _key("check certificates and host names")] = True
+    unverified_hosts: Annotated[
+        tuple[str, ...], _key("hosts whose certificates are not checked", "names or name:port", check=check_host)
+    ] = ()
     ca_file: Annotated[str | None, _key("trust these authorities; empty = the system's", "PEM file")] = None
     cert_file: Annotated[str | None, _key("our own certificate; empty = none", "PEM file")] = None
     key_file: Annotated[str | None, _key("its private key; empty = in cert_file", "PEM file")] = None
@@ -188,9 +254,19 @@ class TlsSettings(Masked, frozen=True, kw_only=True):
 class ProxySettings(Masked, frozen=True, kw_only=True):
     """Ways out."""
 
-    urls: Annotated[tuple[str, ...], _key("proxies in turn; empty = none", "URLs", check=check_proxy)] = ()
+    urls: Annotated[
+        tuple[str, ...],
+        _key(
+            "proxies in turn, http, https or (with the extra `socks`) socks5; empty = none", "URLs", check=check_proxy
+        ),
+    ] = ()
     # A host that sees one address at a time sees one polite visitor.
     per: Annotated[Literal["request", "host", "session"], _key("what keeps one proxy when there are several")] = "host"
+    # A hiccup of a proxy is over by then; a dead one is asked some 70 times a day at the most.
+    rest_seconds: Annotated[float, _key("first pause of a proxy that failed, doubled each time", "seconds", gt=0)] = (
+        10.0
+    )
+    max_rest_seconds: Annotated[float, _key("where doubling ends", "seconds", gt=0)] = 1200.0
 
 
 class RetrySettings(Masked, frozen=True, kw_only=True):

@@ -18,13 +18,19 @@ __all__ = [
     "STATUSES",
     "StatusSet",
     "Unfit",
+    "check_address",
+    "check_addresses",
+    "check_auth",
     "check_fingerprint",
     "check_frontier",
+    "check_function",
     "check_header",
+    "check_header_name",
     "check_host",
     "check_nameserver",
     "check_network",
     "check_proxy",
+    "check_socket",
     "check_user_agent",
 ]
 
@@ -107,6 +113,51 @@ def check_fingerprint(host: str, value: str) -> tuple[str, str]:
     return check_host(host), digits
 
 
+def check_header_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise Unfit("header names (RFC 9110 section 5.1)")
+    return name
+
+
+def check_auth(owner: str, value: str) -> tuple[str, str]:
+    """`owner` is a host with or without port, or an origin; the password may hold colons (RFC 7617, section 2)."""
+    if ":" not in value or re.search(r"[\x00-\x1f\x7f]", value):
+        raise Unfit("user:password")
+    scheme, slashes, host = owner.rpartition("://")
+    if scheme.lower() not in ("", "http", "https") or host.endswith("/"):
+        raise Unfit('a host or an origin, such as "example.com:8080" or "https://example.com"')
+    return f"{scheme.lower()}{slashes}{check_host(host)}", value
+
+
+def check_socket(host: str, path: str) -> tuple[str, str]:
+    if not path:
+        raise Unfit("the path of a socket")
+    return check_host(host), path
+
+
+def check_address(text: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(text.strip("[] ")))
+    except ValueError:
+        raise Unfit("an IP address") from None
+
+
+def check_addresses(name: str, text: str) -> tuple[str, str]:
+    host = check_host(name)
+    addresses = [check_address(word) for word in text.replace(",", " ").split()]
+    if not addresses or host.rpartition(":")[2].isdigit():
+        raise Unfit("a name without port, and IP addresses")
+    return host, ", ".join(addresses)
+
+
+def check_function(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
+        raise Unfit('a function as "module:function"')
+    return text
+
+
 def check_user_agent(text: str) -> str:
     if not re.fullmatch(rf"{_NAME}([/ ][ -~]*)?", text):
         raise Unfit("a product token and what else there is to say, in ASCII (RFC 9110 section 10.1.5)")
@@ -138,9 +189,12 @@ def check_proxy(text: str) -> str:
 
     with contextlib.suppress(ValueError):  # also what `.port` raises
         url = urlsplit(text)
-        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+        if url.scheme in _PROXY_SCHEMES and url.hostname and url.port != 0:
             return text
-    raise Unfit("URLs of proxies, http://[user:password@]host:port or https://…")
+    raise Unfit("URLs of proxies, http://[user:password@]host:port, https://… or socks5://…")
+
+
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h", "socks4")
 
 
 def check_frontier(text: str) -> str:
