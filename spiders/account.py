@@ -16,18 +16,8 @@ class Account(Spider):
         yield self.request(f"{self.site}/login", self.log_in, session="customer")
 
     def log_in(self, response: Response):
-        form = {
-            "csrf_token": response.css("input[name=csrf_token]::attr(value)").get(),
-            "username": self.user,
-            "password": self.password,
-        }
-        yield response.follow(
-            response.css("form::attr(action)").get(default="/login"),
-            self.parse_orders,
-            method="POST",
-            data=form,
-            session="customer",
-        )
+        # Hidden fields, such as the token, come along; and the session is that of the page.
+        yield response.form("form").fill(username=self.user, password=self.password, callback=self.parse_orders)
 
     def parse_orders(self, response: Response):
         if not response.css("table.orders"):
