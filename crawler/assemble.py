@@ -10,6 +10,7 @@ import contextlib
 import enum
 import fcntl
 import functools
+import json
 import logging
 import os
 import secrets
@@ -30,7 +31,7 @@ from crawler.frontier.local import LocalFrontier, Store
 from crawler.guard import Guard
 from crawler.inline import Inline
 from crawler.links import Scope
-from crawler.loader import item_types
+from crawler.loader import item_types, load_function
 from crawler.log import crawl_log
 from crawler.page import Collector
 from crawler.politeness import HostRule
@@ -156,7 +157,16 @@ class Crawl:
         self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
         await self._open_exporters(stack, frontier)
         guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
-        fetcher = await stack.enter_async_context(Downloader(settings, guard))
+        downloader = Downloader(
+            settings,
+            guard,
+            trace_configs=self.spider.trace_configs,
+            json_dumps=load_function("http.json_dumps", settings.http.json_dumps) or json.dumps,
+            json_loads=load_function("http.json_loads", settings.http.json_loads),
+            clock=self.clock.now,
+        )
+        fetcher = await stack.enter_async_context(downloader)
+        fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         self.engine = self._build(frontier, fetcher, Fingerprinter(key))
 
     def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:

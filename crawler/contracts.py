@@ -7,13 +7,14 @@ Unix time in seconds as a float, read once by the caller from its `Clock`.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
     from contextlib import AbstractAsyncContextManager
 
+    from crawler.cookies import Cookies
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Decision
@@ -200,9 +201,13 @@ class Frontier(Protocol):
         """A value kept beside the queue by `commit`."""
         ...
 
-    async def commit(self, values: Mapping[str, bytes], now: float) -> None:
+    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """The values kept under keys that begin with this, in the order of their keys."""
+        ...
+
+    async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
         """Close the epoch: everything since the last commit, and these values, become durable together or not at
-        all."""
+        all. None removes a value."""
         ...
 
     def export(self) -> AsyncIterator[tuple[Entry, int]]:
@@ -232,7 +237,27 @@ class Fetcher(Protocol):
         """The user named this host (`"name:port"`): it may be private."""
         ...
 
-    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]: ...
+    def lookup(self, request: Request) -> asyncio.Future[Any] | None:
+        """The look-up of the host's name that this request has to wait for, begun now if nobody did; it never raises.
+        None: the address is known, or not ours to find."""
+        ...
+
+    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]:
+        """Entered when the handshake is done. Raises `FetchError`."""
+        ...
+
+    def cookies(self, session: str | None = None, url: str | None = None) -> Cookies:
+        """What the jar of a session holds; with `url`, what would be sent there."""
+        ...
+
+    def cookie_rows(self) -> Mapping[str, bytes | None]:
+        """What changed in all jars since the last call, as rows for `Frontier.commit`; their keys begin with
+        `cookie/`."""
+        ...
+
+    def restore_cookies(self, rows: Iterable[bytes]) -> None:
+        """The values of all rows that were ever committed and not removed."""
+        ...
 
 
 class RobotsRules(Protocol):

@@ -332,11 +332,12 @@ class Engine:
         self._pages_in_epoch = 0
         try:
             positions = {exporter.target: await exporter.flush() for exporter in self._exporters}
-            values = {
+            values: dict[str, bytes | None] = {
                 "positions": msgspec.msgpack.encode(positions),
                 "stats": self.stats.encode(self._clock.now()),
                 "named": msgspec.json.encode(sorted(self._named)),
                 "state": state.encode(),
+                **self._fetcher.cookie_rows(),
             }
             if self._started:
                 values["started"] = b"1"

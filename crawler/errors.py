@@ -29,6 +29,10 @@ Each `FetchError` carries a `reason`: a short stable word that statistics count 
 from __future__ import annotations
 
 import builtins
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "BlockedError",
@@ -117,6 +121,10 @@ class FetchError(CrawlerError):
 
     reason = "fetch"
     retryable = True
+    request_headers: Mapping[str, str] | None = None
+    """What was or would have been sent, where it got that far."""
+    proxy: str | None = None
+    """The proxy on the way, without user and password."""
 
     def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)
@@ -140,13 +148,22 @@ class DNSError(FetchError):
 
 
 class ConnectError(FetchError):
-    """No connection. Reasons `connect_refused`, `connect_unreachable`, `connect_reset`, `proxy`, `connect`."""
+    """No connection.
+
+    Reasons `connect_refused`, `connect_unreachable`, `connect_reset`, `proxy` (it cannot be reached or does not accept
+    us), `proxy_tunnel` (it can, and says that it cannot reach the site), `connect`.
+    """
 
     reason = "connect"
 
 
 class TLSError(FetchError):
-    """The handshake failed or the certificate was not accepted. Reasons `tls`, `tls_certificate`, `tls_fingerprint`."""
+    """The handshake failed or the certificate was not accepted.
+
+    Reasons `tls_expired` (also not valid yet), `tls_self_signed`, `tls_wrong_host`, `tls_untrusted` (by an authority
+    we do not know), `tls_certificate` (anything else wrong with it), `tls_fingerprint` (not the pinned one),
+    `tls_version` (the server's are too old), `tls`.
+    """
 
     reason = "tls"
     retryable = False

@@ -102,7 +102,8 @@ class Exchange:
             self._stats.total.redirects += 1
             refusal = self._scope.refusal(hop.url, request.depth)
             if refusal is not None:
-                raise BlockedError(f"{request.url} redirects to {hop.url}: {refusal}", reason=refusal)
+                here, there = urls.redact(request.url), urls.redact(hop.url)
+                raise BlockedError(f"{here} redirects to {there}: {refusal}", reason=refusal)
             same_host = urls.host_key(hop.url) == urls.host_key(request.url)
             if not same_host or not self.knows_robots(hop) or is_known(hop):
                 response.next_request = hop
@@ -116,9 +117,11 @@ class Exchange:
         host = urls.host_key(request.url)
         try:
             response = await self._fetcher.fetch(request)
-        except FetchError:
+        except FetchError as error:
             self._frontier.sent(host, self._clock.now())
+            self._stats.by_proxy(error.proxy, failed=True)
             raise
+        self._stats.by_proxy(response.proxy)
         self._frontier.sent(host, self._clock.now() - response.elapsed_seconds + response.connect_seconds)
         total.responses += 1
         if response.content is None:

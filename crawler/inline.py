@@ -8,6 +8,7 @@ So an inline fetch to the very host of the page cannot block itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from functools import partial
@@ -18,10 +19,10 @@ from crawler.errors import FetchError
 from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable
 
     from crawler.context import Context
+    from crawler.cookies import Cookies
     from crawler.exchange import Exchange
     from crawler.request import Request
     from crawler.response import Response
@@ -68,9 +69,23 @@ class Inline:
             elif response is not None:
                 return response
 
-    def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]:
+    @contextlib.asynccontextmanager
+    async def websocket(self, request: Request, **options: Any) -> AsyncIterator[Any]:
+        """The handshake takes a turn of its host; the open socket takes no place there. Raises `FetchError`."""
         self._trust(request)
-        return self._fetcher.websocket(request, **options)
+        host = urls.host_key(request.url)
+        async with contextlib.AsyncExitStack() as socket:
+            await self._enter(host)
+            try:
+                self.stats.total.requests += 1
+                opened = await socket.enter_async_context(self._fetcher.websocket(request, **options))
+            finally:
+                self._frontier.sent(host, self._clock.now())
+                self._leave(host)
+            yield opened
+
+    def cookies(self, session: str | None, url: str | None) -> Cookies:
+        return self._fetcher.cookies(session, url)
 
     def close_streams(self) -> None:
         """Close the streams that this task's callback left open."""
@@ -123,6 +138,7 @@ class Inline:
             raise
         if request.stream:  # the place is the stream's until that is closed
             response.on_close(partial(self._leave, host))
+            response._refetch = self.fetch
             self._streams.setdefault(asyncio.current_task(), []).append(response)
         else:
             self._leave(host)

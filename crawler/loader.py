@@ -6,22 +6,23 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import operator
 import os
 import sys
 import traceback
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crawler.errors import SpiderNotFound, UsageError
+from crawler.errors import SettingsError, SpiderNotFound, UsageError
 from crawler.item import is_item_type
 from crawler.spider import Spider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
-__all__ = ["Found", "check_arguments", "find_spiders", "item_types", "load_spider", "misspelled"]
+__all__ = ["Found", "check_arguments", "find_spiders", "item_types", "load_function", "load_spider", "misspelled"]
 
 
 class Found(NamedTuple):
@@ -57,6 +58,25 @@ def load_spider(wanted: str, folder: Path) -> type[Spider]:
     if class_name:
         return _from_module(path, class_name)
     return _by_name(wanted, folder)
+
+
+def load_function(setting: str, named: str | Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """What a setting such as `http.json_dumps` means: a function itself, or as `module:function`; None means none.
+
+    Raises `SettingsError` for one that cannot be imported or called.
+    """
+    if named is None or callable(named):
+        return named
+    module_name, _, path = named.partition(":")
+    _see_working_directory()
+    try:
+        found = operator.attrgetter(path)(importlib.import_module(module_name))
+    except Exception as error:  # a user's file may raise anything
+        raise SettingsError(f"{setting}: cannot import {named}{_blame(error)}") from error
+    if not callable(found):
+        raise SettingsError(f"{setting}: {named} cannot be called")
+    function: Callable[..., Any] = found
+    return function
 
 
 def item_types(spider: type[Spider]) -> dict[str, type]:

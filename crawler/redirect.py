@@ -38,13 +38,14 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     location = response.headers.get("Location")
     if location is None:
         return None
+    here = urls.redact(request.url)  # errors are logged
     join = urls.join_as_written if request.encoded else urls.join
     target = join(request.url, _readable(location))
     if target is None:
-        raise RedirectError(f"{request.url} redirects to {location[:200]!r}", reason="redirect_scheme")
+        raise RedirectError(f"{here} redirects to {urls.redact(location[:200])!r}", reason="redirect_scheme")
     limit = max_redirects if request.max_redirects is None else request.max_redirects
     if len(request.history) >= limit:
-        raise RedirectError(f"more than {limit} redirects, the last at {request.url}", reason="redirect_limit")
+        raise RedirectError(f"more than {limit} redirects, the last at {here}", reason="redirect_limit")
     hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
     changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None}
     if _becomes_get(request.method, response.status):
@@ -53,7 +54,8 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     _check_loop(request, response, changes.get("method", request.method), target)
     if not urls.is_same_origin(request.url, target):
         if "method" not in changes and (request.body, request.data, request.json) != (None, None, None):
-            raise RedirectError(f"{request.url} would send the request's body on to {target}", reason="redirect_body")
+            there = urls.redact(target)
+            raise RedirectError(f"{here} would send the request's body on to {there}", reason="redirect_body")
         changes.update(headers=_only_safe(request), cookies=None)
     if urls.hostname(request.url) != urls.hostname(target):
         changes.update(tls=None, server_hostname=None)  # trust in one host says nothing of another
@@ -69,15 +71,16 @@ def _becomes_get(method: str, status: int) -> bool:
 def _check_loop(request: Request, response: Response, method: str, target: str) -> None:
     """The same question again cannot give another answer, unless a cookie was set on the way: sites do that on
     purpose."""
+    here = urls.redact(request.url)
     if method != request.method or "Set-Cookie" in response.headers:
         return
     for hop in reversed(request.history):
         if any(name.lower() == "set-cookie" for name, _ in hop.fields):
             return
         if hop.url == target:
-            raise RedirectError(f"{request.url} redirects back to {target}", reason="redirect_loop")
+            raise RedirectError(f"{here} redirects back to {urls.redact(target)}", reason="redirect_loop")
     if target == request.url:
-        raise RedirectError(f"{request.url} redirects to itself", reason="redirect_loop")
+        raise RedirectError(f"{here} redirects to itself", reason="redirect_loop")
 
 
 def _readable(location: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,6 @@ class Response:
         body: bytes = b"",
         reason: str = "",
         raw_headers: tuple[tuple[bytes, bytes], ...] = (),
-        cookies: SimpleCookie | None = None,
         elapsed_seconds: float = 0.0,
         connect_seconds: float = 0.0,
         ip_address: str | None = None,
@@ -117,7 +117,7 @@ class Response:
         self.next_request: Request | None = None
         """A redirect to another host, not followed yet."""
         self._taken = request is None
-        self._cookies = cookies
+        self._cookies: SimpleCookie | None = None
         self._request_headers = request_headers
         self._saver: Callable[[Response, str | PathLike[str], bool], Awaitable[SavedFile]] | None = None
         self._refetch: Callable[[Request], Awaitable[Response]] | None = None
@@ -162,11 +162,10 @@ class Response:
 
     @property
     def cookies(self) -> SimpleCookie:
-        """Cookies that this answer set."""
+        """Cookies that this answer set, as aiohttp has them: a `Morsel` by name. What the jar took of them is another
+        question; `spider.cookies()` answers it."""
         if self._cookies is None:
-            from http.cookies import SimpleCookie
-
-            self._cookies = SimpleCookie()
+            self._cookies = _as_morsels(self.headers.getall("Set-Cookie", ()))
         return self._cookies
 
     @property
@@ -326,6 +325,24 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {urls.redact(self.url)}>"
+
+
+def _as_morsels(lines: Iterable[str]) -> SimpleCookie:
+    from http.cookies import CookieError, Morsel, SimpleCookie
+
+    cookies = SimpleCookie()
+    for line in lines:
+        (name, _, value), *attributes = (part.partition("=") for part in line.split(";"))
+        morsel: Morsel[str] = Morsel()
+        with contextlib.suppress(CookieError):  # a name that the standard library has no morsel for
+            plain = value.strip()
+            quoted = len(plain) > 1 and plain[0] == plain[-1] == '"'
+            morsel.set(name.strip(), plain[1:-1] if quoted else plain, plain)
+            for key, equals, given in attributes:
+                with contextlib.suppress(CookieError):  # an attribute that nobody knows
+                    morsel[key.strip()] = given.strip() if equals else True
+            dict.__setitem__(cookies, morsel.key, morsel)
+    return cookies
 
 
 def _reference(node: Any) -> str | None:

@@ -6,20 +6,35 @@ import inspect
 import logging
 import typing
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler.errors import BlockedError, CrawlerError, FetchError, SettingsError
 from crawler.request import Request
+from crawler.settings.masking import masked
+from crawler.url import redact
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    import aiohttp
+
     from crawler.contracts import Middleware
+    from crawler.cookies import Cookies
     from crawler.response import Response
 
 __all__ = ["Failure", "Services", "Spider"]
+
+
+class RequestInfo(NamedTuple):
+    """A request as it went out. `headers` are case-insensitive; credentials and cookies in them and in `url` are
+    `***`."""
+
+    url: str
+    method: str
+    headers: CIMultiDictProxy[str]
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -34,6 +49,16 @@ class Failure(msgspec.Struct, frozen=True):
     error: Exception
     response: Response | None = None
     attempts: int = 1
+
+    @property
+    def request_info(self) -> RequestInfo:
+        """What was sent, with its secrets hidden: safe to log."""
+        sent = getattr(self.error, "request_headers", None)
+        if self.response is not None:
+            sent = self.response.request_headers
+        request = self.request if self.response is None else self.response.request
+        headers = masked("headers", sent or request.headers)
+        return RequestInfo(redact(request.url), request.method, CIMultiDictProxy(CIMultiDict(headers)))
 
     @property
     def value(self) -> Exception:
@@ -60,6 +85,8 @@ class Services(Protocol):
 
     def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]: ...
 
+    def cookies(self, session: str | None, url: str | None) -> Cookies: ...
+
 
 class Spider:
     """A crawl's own part: where it starts and what it does with each page.
@@ -79,6 +106,8 @@ class Spider:
     """Objects (or classes, made without arguments) with `process_item(item, spider)`, in order."""
     middlewares: Sequence[Middleware] = ()
     """Functions `async (request, fetch) -> Response`; the first is outermost."""
+    trace_configs: Sequence[aiohttp.TraceConfig] = ()
+    """aiohttp's client tracing, for every request of the crawl. It costs as much as a fifth of a request."""
 
     _services: Services | None = None
 
@@ -140,6 +169,11 @@ class Spider:
         if isinstance(url, str):
             url = Request("http" + url[2:] if url[:5].lower() in ("ws://", "wss:/") else url)
         return self._running().websocket(url, **options)
+
+    def cookies(self, session: str | None = None, url: str | None = None) -> Cookies:
+        """The cookies of a session, None being the default one, as they are now; with `url`, those that a request there
+        would carry. Iterate it for `Cookie`s, or ask it by name: `self.cookies("anna")["sid"]`."""
+        return self._running().cookies(session, url)
 
     @property
     def logger(self) -> logging.Logger:

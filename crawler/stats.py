@@ -41,6 +41,8 @@ class Totals(msgspec.Struct):
     depth_max: int = 0
     status: dict[str, int] = {}
     failures: dict[str, int] = {}
+    proxies: dict[str, dict[str, int]] = {}
+    """By proxy, without credentials: requests, and those that failed."""
     custom: dict[str, int] = {}
     elapsed_seconds: float = 0.0
     started_at: float = 0.0
@@ -71,6 +73,13 @@ class Stats:
         """One request or page given up, for this reason."""
         self.total.errors += 1
         self.failures[reason] += 1
+
+    def by_proxy(self, proxy: str | None, *, failed: bool = False) -> None:
+        """Count a request that went through this proxy, if it went through one."""
+        if proxy is not None:
+            counts = self.total.proxies.setdefault(proxy, {"requests": 0, "failures": 0})
+            counts["requests"] += 1
+            counts["failures"] += failed
 
     def elapsed(self, now: float) -> float:
         """Seconds of crawling over all runs of the job."""

@@ -4,6 +4,7 @@ host, or back to the frontier. Decisions are the rules' (`retry`, `politeness`, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUn
 from crawler.retry import is_repeatable, parse_retry_after
 from crawler.settings import StatusSet
 from crawler.spider import Failure
+from crawler.url import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,11 @@ __all__ = ["Visits"]
 
 logger = logging.getLogger("crawler.visit")
 
+_NAME_SECONDS = 0.1
+"""How long a worker waits for a name: nearly all are there by then."""
+_NAME_PAUSE_SECONDS = 0.5
+"""Shorter than the second for which any answer is kept."""
+
 
 class Visits:
     """Does visits, one at a time for each worker: `await visits.visit(page, request, lease, leave)`."""
@@ -41,6 +48,8 @@ class Visits:
         self._retry = context.retry
         self._rule = context.rule
         self._rng = context.rng
+        self._fetcher = context.fetcher
+        self._slow_names: set[str] = set()
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
@@ -65,6 +74,10 @@ class Visits:
             leave(True)
             await self._fail(page, request, lease, error)
             return
+        if not await self._is_resolved(request, lease):
+            page.verdict = Verdict.RELEASE
+            leave(True)
+            return
         try:
             response = await self._download(page, request, lease)
         except FetchError as error:
@@ -82,16 +95,34 @@ class Visits:
             leave(False)
             return
         try:
-            if not request.stream:
+            if request.stream:  # the place is the stream's until that is closed
+                response.on_close(lambda: leave(False))
+                response._refetch = self._inline.fetch
+            else:
                 leave(False)
             if response.status in self._ok_status(request):
                 await self._call_back(page, lease, response)
             else:
-                await self._fail(page, request, lease, StatusError(response.status, response.url), response)
+                await self._fail(page, request, lease, StatusError(response.status, redact(response.url)), response)
         finally:
             response.close()
 
     # -- from the request to the response ----------------------------------------------------------------------------
+
+    async def _is_resolved(self, request: Request, lease: Lease) -> bool:
+        """Whether the host's name is known, or known not to be. A slow name server must not hold a worker: the request
+        goes back, and looks again a moment later."""
+        lookup = self._fetcher.lookup(request)
+        if lookup is None:
+            self._slow_names.discard(lease.host)
+            return True
+        if lease.host not in self._slow_names:
+            await asyncio.wait([lookup], timeout=_NAME_SECONDS)
+            if lookup.done():
+                return True
+            self._slow_names.add(lease.host)
+        self._frontier.host(lease.host, blocked_until=self._clock.now() + _NAME_PAUSE_SECONDS)
+        return False
 
     async def _download(self, page: Page, request: Request, lease: Lease) -> Response | None:
         """The response for the callback, or None when the page has come to another end."""

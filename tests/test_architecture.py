@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    "errors url encoding css selector links request response item settings contracts",
+    "errors url encoding css selector links body request form curl response item settings contracts",
     # 1 rules: pure decisions; time and chance are arguments
-    "robots politeness retry redirect guard spider",
+    "robots politeness retry redirect guard cookies proxies spider",
     # 2 rooms: each owns one kind of I/O
     "clock stats log pipelines frontier download export",
     # 3 the loop
@@ -52,6 +52,7 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "cli": "`fetch --trace` watches the connections of its one request",
     "testing": "a response that nobody fetched is saved as a real one is",
 }
 BROAD_EXCEPTS = {}

@@ -180,7 +180,7 @@ def test_stats_json_has_the_documented_keys_and_types(crawler: Callable[..., End
         *("requests", "responses", "pages", "items", "items_dropped", "errors", "retries", "redirects", "bytes"),
         *("duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
     }
-    tables = {"status", "failures", "custom"}
+    tables = {"status", "failures", "proxies", "custom"}
     assert set(stats) == {"spider", "reason", "started_at", "finished_at", "elapsed_seconds"} | integers | tables
     assert {name: type(stats[name]) for name in integers} == dict.fromkeys(integers, int)
     assert {name: type(stats[name]) for name in tables} == dict.fromkeys(tables, dict)
@@ -759,66 +759,6 @@ def test_list_without_a_folder_or_without_spiders_says_so(crawler: Callable[...,
     ended = crawler("list", "--spiders", "empty")
     assert (ended.code, ended.out) == (0, "")
     assert "no file under empty/ has a Spider subclass with a name" in ended.err
-
-
-# -- fetch -------------------------------------------------------------------------------------------------------------
-
-
-def test_fetch_prints_the_body_byte_for_byte(
-    here: Path, local: LocalSite, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    body = bytes(range(256)) * 3
-    local.page("/", body, content_type="application/octet-stream")
-    assert main(["fetch", f"{local.url}/"]) == 0
-    assert capfdbinary.readouterr() == (body, b"")
-    assert not Path("jobs").exists()
-
-
-def test_fetch_shows_status_and_headers_escaped(crawler: Callable[..., Ended], local: LocalSite) -> None:
-    local.page("/", "x", headers={"X-Odd": "caf\xe9 \x9b31m"}, status=404)
-    ended = crawler("fetch", f"{local.url}/", "--headers")
-    assert ended.code == 0
-    lines = ended.out.splitlines()
-    assert lines[0] == "HTTP/1.1 404 Not Found"
-    assert "Content-Type: text/html; charset=utf-8" in lines
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", ended.out)
-
-
-def test_fetch_as_json_has_everything(crawler: Callable[..., Ended], local: LocalSite) -> None:
-    local.redirect("/old", "/new")
-    local.page("/new", "<p>Grüße</p>")
-    ended = crawler("fetch", f"{local.url}/old", "--json")
-    shown = json.loads(ended.out)
-    assert (shown["url"], shown["status"], shown["text"]) == (f"{local.url}/new", 200, "<p>Grüße</p>")
-    assert shown["history"] == [{"status": 302, "url": f"{local.url}/old"}]
-    assert shown["ip_address"] == "127.0.0.1"
-    assert ["Content-Type", "text/html; charset=utf-8"] in shown["headers"]
-
-
-def test_fetch_uses_the_settings(crawler: Callable[..., Ended], local: LocalSite) -> None:
-    local.page("/", "ok")
-    assert crawler("fetch", f"{local.url}/", "-s", "http.headers.X-Test=yes").code == 0
-    assert local.requests("/")[0].headers["X-Test"] == "yes"
-
-
-def test_fetch_obeys_robots_and_says_why_it_did_not_fetch(crawler: Callable[..., Ended], local: LocalSite) -> None:
-    local.robots("User-agent: *\nDisallow: /private")
-    ended = crawler("fetch", f"{local.url}/private")
-    assert ended.code == 1
-    assert ended.out == ""
-    assert "robots" in ended.err
-    assert local.paths == []
-    assert crawler("fetch", f"{local.url}/private", "-s", "politeness.obey_robots=false").code == 0
-
-
-def test_a_fetch_that_fails_is_1_and_says_why(crawler: Callable[..., Ended], local: LocalSite) -> None:
-    local.drop("/")
-    ended = crawler("fetch", f"{local.url}/", "-s", "retry.times=0")
-    assert ended.code == 1
-    assert re.fullmatch(r"crawler: .* \([a-z_]+\)\n", ended.err)
-    wrong = crawler("fetch", "example.com")
-    assert wrong.code == 2
-    assert "no scheme" in wrong.err
 
 
 # -- config ------------------------------------------------------------------------------------------------------------

@@ -8,33 +8,35 @@ name and not to the process, and no body can be larger in memory than its limit.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-import ssl
+import json
 import time
-import urllib.request
-import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
 import yarl
 from multidict import CIMultiDict
 
 from crawler import url as urls
+from crawler.download.auth import Credentials
 from crawler.download.body import ACCEPT_ENCODING, open_stream, read_body
-from crawler.download.connect import Resolver, make_connector, make_ssl_context
+from crawler.download.connect import make_connector, make_unix_connector
 from crawler.download.cookies import CookieJars
+from crawler.download.resolve import Resolver
+from crawler.download.route import PROXY, TCP, UNIX, Route, Router
 from crawler.download.save import Saver
 from crawler.download.translate import FOREIGN, translate
+from crawler.download.upload import json_writer, make_data
 from crawler.errors import BlockedError, FetchError
-from crawler.request import FilePath, Request, Timeout
+from crawler.guard import Guard
+from crawler.request import Request, Timeout
 from crawler.response import Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
-    from crawler.guard import Guard
-    from crawler.settings import Settings
+    from crawler.cookies import Cookies
+    from crawler.settings import DnsSettings, Settings
 
 __all__ = ["Downloader"]
 
@@ -57,155 +59,254 @@ class _Answer(aiohttp.ClientResponse):
         return await super().start(connection)
 
 
-class Downloader:
-    """`crawler.contracts.Fetcher` over aiohttp. `guard` decides which addresses may be dialled."""
+class _Times(TypedDict):
+    keepalive_seconds: float
+    lifetime_seconds: float
 
-    def __init__(self, settings: Settings, guard: Guard) -> None:
+
+class Downloader:
+    """`crawler.contracts.Fetcher` over aiohttp. `guard` decides which addresses may be dialled.
+
+    `json_dumps` writes `json=` bodies, `json_loads` reads for `Response.json`; `trace_configs` are aiohttp's; `clock`
+    gives the Unix time by which cookies expire.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        guard: Guard,
+        *,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        json_dumps: Callable[[Any], str | bytes] = json.dumps,
+        json_loads: Callable[[bytes], Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         http = settings.http
         self._settings = settings
         self._guard = guard
-        self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies)
-        self._saver = Saver(http.max_file_bytes)
+        self._trace_configs = list(trace_configs)
+        self._dumps = json_writer(json_dumps)
+        self._loads = json_loads
+        self._credentials = Credentials(http.auth, http.digest_auth)
+        self._connectors: dict[str, aiohttp.BaseConnector] = {}
+        self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
+        self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies, clock=clock)
+        self._saver = Saver(
+            http.max_file_bytes,
+            min_bytes_per_second=http.min_bytes_per_second,
+            min_speed_seconds=http.min_speed_seconds,
+        )
         self._timeout = aiohttp.ClientTimeout(
             total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds
         )
         self._stream_timeout = aiohttp.ClientTimeout(
             total=None, connect=http.connect_seconds, sock_read=http.read_seconds
         )
-        self._proxies = itertools.cycle(settings.proxy.urls) if settings.proxy.urls else None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Downloader:
         settings = self._settings
-        tls = settings.tls
         async with contextlib.AsyncExitStack() as stack:
-            self._resolver = Resolver(
-                self._guard,
-                nameservers=settings.dns.nameservers,
-                cache_seconds=settings.dns.cache_seconds,
-                negative_cache_seconds=settings.dns.negative_cache_seconds,
-            )
+            self._resolver = _make_resolver(self._guard, settings.dns)
             stack.push_async_callback(self._resolver.close)
-            connector = make_connector(
-                guard=self._guard,
-                resolver=self._resolver,
-                tls=make_ssl_context(tls.verify, tls.ca_file, tls.cert_file, tls.key_file),
-                unix_socket=settings.http.unix_socket,
-            )
-            self._session = await stack.enter_async_context(
-                aiohttp.ClientSession(
-                    connector=connector,
-                    headers=self._default_headers(),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    auto_decompress=False,
-                    response_class=_Answer,
-                    timeout=self._timeout,
-                    trust_env=settings.http.trust_env,
-                )
-            )
-            if settings.http.trust_env:
-                self._allow_environment_proxies()
-            # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second
-            # request that no delay, count or limit of ours knows of. There is no public switch.
-            self._session._retry_connection = False
+            # Proxies are dialled for being the user's, wherever they stand.
+            self._proxy_guard = Guard(allow_private=True)
+            self._proxy_resolver = _make_resolver(self._proxy_guard, settings.dns)
+            stack.push_async_callback(self._proxy_resolver.close)
+            self._router = Router(settings, self._resolver)
+            stack.push_async_callback(self._close_sessions)
+            self._session = self._open_session(TCP, bare=False)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
         await self._stack.aclose()
 
+    def lookup(self, request: Request) -> asyncio.Future[Any] | None:
+        if not self._router.finds_address(request):
+            return None
+        return self._resolver.prefetch(urls.hostname(request.url))
+
     def allow_host(self, host: str) -> None:
         name, _, port = host.rpartition(":")
         self._resolver.allow_host(name, int(port))
 
-    def _allow_environment_proxies(self) -> None:
-        """The user named them, as those of `proxy.urls`."""
-        for scheme, proxy in urllib.request.getproxies().items():
-            if scheme in ("http", "https", "all") and (url := yarl.URL(proxy)).raw_host:
-                self._resolver.allow_host(url.raw_host, url.port or 80)
+    # -- exchanges -----------------------------------------------------------------------------------------------------
 
     async def fetch(self, request: Request) -> Response:
         started = time.perf_counter()
+        route = None
         try:
-            async with contextlib.AsyncExitStack() as body_files:
-                answer = await self._send(request, body_files)
-            return await self._read(request, answer, started)
-        except FetchError:
+            async with contextlib.AsyncExitStack() as files:
+                url = _as_dialled(request.url)
+                route = self._router.choose(request)
+                answer = await self._send(request, url, route, files)
+                response = await self._read(request, answer, started)
+        except FetchError as error:
+            self._tell(error, request, route)
             raise
         except _TRANSLATED as error:
-            raise translate(error, request.url) from error
+            raise self._tell(translate(error, request.url), request, route) from error
+        response.proxy = self._router.answered(route, response.status)
+        return response
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """aiohttp's `ws_connect` over the crawl's session, with its cookies, proxy and TLS; `options` are aiohttp's."""
-        url = yarl.URL(request.url, encoded=True)
+        route = None
         try:
-            socket = await self._session.ws_connect(
-                url, headers=self._headers(request, url), **self._route(request), **options
+            url = _as_dialled(request.url)
+            route = self._router.choose(request)
+            socket = await self._session_for(request, route).ws_connect(
+                url, headers=self._headers(request, url, route), **route.options, **options
             )
+        except FetchError as error:
+            self._tell(error, request, route)
+            raise
         except _TRANSLATED as error:
-            raise translate(error, request.url) from error
+            raise self._tell(translate(error, request.url), request, route) from error
+        self._router.answered(route, 101)
+        self._jars.store(request.session, request.url, socket._response)  # the handshake's answer; aiohttp hides it
         try:
             yield socket
         finally:
             await socket.close()
 
+    def cookies(self, session: str | None = None, url: str | None = None) -> Cookies:
+        return self._jars.view(session, url)
+
+    def cookie_rows(self) -> Mapping[str, bytes | None]:
+        return self._jars.changes()
+
+    def restore_cookies(self, rows: Iterable[bytes]) -> None:
+        self._jars.restore(rows)
+
+    def _tell(self, error: FetchError, request: Request, route: Route | None) -> FetchError:
+        """Note on the error what an errback may want to know, and in the statistics of proxies whose fault it was."""
+        sent = CIMultiDict(self._session.headers)
+        sent.update(request.headers)
+        error.request_headers = sent
+        if route is not None:
+            error.proxy = self._router.failed(route, error)
+        return error
+
+    # -- sessions: one, and others for requests that need another connector or no default headers ----------------------
+
+    def _session_for(self, request: Request, route: Route) -> aiohttp.ClientSession:
+        # Without default headers where some are not wanted, and where aiohttp would tell them to the proxy as well.
+        bare = bool(request.skip_auto_headers) or route.way == PROXY
+        if route.way == TCP and not bare:
+            return self._session
+        return self._sessions.get((route.way, bare)) or self._open_session(route.way, bare=bare)
+
+    def _open_session(self, way: str, *, bare: bool) -> aiohttp.ClientSession:
+        http = self._settings.http
+        session = aiohttp.ClientSession(
+            connector=self._connectors.get(way) or self._open_connector(way),
+            connector_owner=False,
+            headers=None if bare else self._default_headers(),
+            skip_auto_headers=http.skip_auto_headers or None,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            json_serialize=self._dumps,
+            response_class=_Answer,
+            timeout=self._timeout,
+            trace_configs=self._trace_configs,
+        )
+        # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
+        # that no delay, count or limit of ours knows of. There is no public switch.
+        session._retry_connection = False
+        self._sessions[way, bare] = session
+        return session
+
+    def _open_connector(self, way: str) -> aiohttp.BaseConnector:
+        http = self._settings.http
+        times = _Times(keepalive_seconds=http.keepalive_seconds, lifetime_seconds=http.connection_lifetime_seconds)
+        if way.startswith(UNIX):
+            connector = make_unix_connector(way.removeprefix(UNIX), **times)
+        elif way in (TCP, PROXY):
+            connector = make_connector(
+                guard=self._guard if way == TCP else self._proxy_guard,
+                resolver=self._resolver if way == TCP else self._proxy_resolver,
+                tls=self._router.tls.default,
+                happy_eyeballs_seconds=http.happy_eyeballs_seconds,
+                local_address=http.local_address,
+                **times,
+            )
+        else:
+            from crawler.download.socks import make_socks_connector
+
+            connector = make_socks_connector(
+                way, tls=self._router.tls.default, local_address=http.local_address, **times
+            )
+        self._connectors[way] = connector
+        return connector
+
+    async def _close_sessions(self) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        for connector in self._connectors.values():
+            await connector.close()
+
     # -- the request's side ------------------------------------------------------------------------------------------
 
-    async def _send(self, request: Request, body_files: contextlib.AsyncExitStack) -> aiohttp.ClientResponse:
-        url = yarl.URL(request.url, encoded=True)
-        if url.raw_host != urls.hostname(request.url):  # what was judged must be what is dialled
-            raise BlockedError(f"{urls.redact(request.url)} names its host ambiguously", reason="ambiguous_host")
-        options: dict[str, Any] = {}
+    async def _send(
+        self, request: Request, url: yarl.URL, route: Route, files: contextlib.AsyncExitStack
+    ) -> aiohttp.ClientResponse:
+        options = route.options
         if request.data is not None or request.json is not None or request.body is not None:
-            options.update(self._body(request, body_files))
-        if request.compress is not None:
-            options["compress"] = request.compress
+            if request.json is not None:
+                options["json"] = request.json
+            else:
+                options["data"] = make_data(request, files)
+            if request.compress is not None:
+                options["compress"] = request.compress
+            if request.chunked:
+                options["chunked"] = True
+            if request.expect100:
+                options["expect100"] = True
         if request.timeout is not None or request.stream:
             options["timeout"] = self._timeout_of(request)
-        answer = await self._session.request(
-            request.method,
-            url,
-            headers=self._headers(request, url),
-            allow_redirects=False,
-            **self._route(request),
-            **options,
+        if request.skip_auto_headers:
+            options["skip_auto_headers"] = request.skip_auto_headers
+        digest = self._credentials.digest(url)
+        if digest is not None:
+            options["middlewares"] = (digest,)
+        answer = await self._session_for(request, route).request(
+            request.method, url, headers=self._headers(request, url, route), allow_redirects=False, **options
         )
-        self._jars.store(request.session, url, answer)
+        self._jars.store(request.session, request.url, answer)
         return answer
 
     def _default_headers(self) -> CIMultiDict[str]:
-        headers = CIMultiDict(
-            {"User-Agent": self._settings.http.user_agent, "Accept": _ACCEPT, "Accept-Encoding": ACCEPT_ENCODING}
-        )
-        headers.update(self._settings.http.headers)
+        http = self._settings.http
+        headers = CIMultiDict({"User-Agent": http.user_agent, "Accept": _ACCEPT, "Accept-Encoding": ACCEPT_ENCODING})
+        headers.update(http.headers)
+        for name in http.skip_auto_headers:
+            headers.popall(name, None)
         return headers
 
-    def _headers(self, request: Request, url: yarl.URL) -> CIMultiDict[str] | None:
-        cookie = self._jars.header(request.session, url, request.cookies)
-        if not (cookie or request.headers):
+    def _headers(self, request: Request, url: yarl.URL, route: Route) -> CIMultiDict[str] | None:
+        """Beside those of the session; None for no more."""
+        cookie = self._jars.header(request.session, request.url, request.cookies)
+        login = self._credentials.basic(url)
+        bare = bool(request.skip_auto_headers) or route.way == PROXY
+        if not (cookie or login or bare or request.headers):
             return None
         headers = CIMultiDict(request.headers)
+        headers.popall("Proxy-Authorization", None)  # it is for proxies, and comes from the route
         if cookie and "Cookie" not in headers:
             headers["Cookie"] = cookie
+        if login and "Authorization" not in headers:
+            headers["Authorization"] = login
+        if bare:
+            unwanted = {name.lower() for name in request.skip_auto_headers}
+            for name, value in self._default_headers().items():
+                if name.lower() not in unwanted and name not in headers:
+                    headers[name] = value
+            if "Proxy-Authorization" in route.headers:
+                headers["Proxy-Authorization"] = route.headers["Proxy-Authorization"]
         return headers
-
-    def _body(self, request: Request, body_files: contextlib.AsyncExitStack) -> dict[str, Any]:
-        if request.json is not None:
-            return {"json": request.json}
-        if request.body is not None:
-            return {"data": request.body}
-        if isinstance(request.data, FilePath):
-            return {"data": _opened(request.data, body_files)}
-        if isinstance(request.data, list):
-            form = aiohttp.FormData()
-            for name, value in request.data:
-                if isinstance(value, FilePath):
-                    form.add_field(str(name), _opened(value, body_files), filename=os.path.basename(value.path))
-                else:
-                    form.add_field(str(name), value if isinstance(value, (str, bytes)) else str(value))
-            return {"data": form}
-        return {"data": request.data}
 
     def _timeout_of(self, request: Request) -> aiohttp.ClientTimeout:
         given = request.timeout
@@ -217,45 +318,6 @@ class Downloader:
         return aiohttp.ClientTimeout(
             total=None if request.stream else given, connect=default.connect, sock_read=default.sock_read
         )
-
-    def _route(self, request: Request) -> dict[str, Any]:
-        """Proxy and TLS of this request."""
-        route: dict[str, Any] = {}
-        pin = (
-            self._settings.tls.fingerprints.get(urls.hostname(request.url)) if self._settings.tls.fingerprints else None
-        )
-        if request.tls is False:
-            route["ssl"] = False
-        elif isinstance(request.tls, ssl.SSLContext):
-            route["ssl"] = request.tls
-        elif isinstance(request.tls, str) or pin is not None:
-            digits = request.tls if isinstance(request.tls, str) else pin or ""
-            route["ssl"] = aiohttp.Fingerprint(bytes.fromhex(digits.lower().removeprefix("sha256:").replace(":", "")))
-        proxy = request.proxy or self._next_proxy(request)
-        if proxy is not None or self._settings.http.trust_env:
-            # Whoever dials: a name is the proxy's to resolve; an address, we can judge.
-            self._resolver.vet(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
-        if proxy is not None:
-            self._add_proxy(route, proxy, request)
-        return route
-
-    def _next_proxy(self, request: Request) -> str | None:
-        if self._proxies is None:
-            return None
-        proxy = self._settings.proxy
-        if proxy.per == "request":
-            return next(self._proxies)
-        kept_for = urls.host_key(request.url) if proxy.per == "host" else str(request.session)
-        return proxy.urls[zlib.crc32(kept_for.encode()) % len(proxy.urls)]
-
-    def _add_proxy(self, route: dict[str, Any], proxy: str, request: Request) -> None:
-        url = yarl.URL(proxy)
-        self._resolver.allow_host(url.raw_host or "", url.port or 80)
-        if request.proxy_auth is not None:
-            user, password = request.proxy_auth
-            url = url.with_user(user).with_password(password)
-        # aiohttp makes Proxy-Authorization of it, for the proxy alone: on a plain request itself, else on the CONNECT.
-        route["proxy"] = url
 
     # -- the response's side -----------------------------------------------------------------------------------------
 
@@ -279,22 +341,34 @@ class Downloader:
             body=body,
             reason=answer.reason or "",
             raw_headers=answer.raw_headers,
-            cookies=answer.cookies if "Set-Cookie" in answer.headers else None,
             elapsed_seconds=time.perf_counter() - started,
             connect_seconds=max(0.0, getattr(answer, "sent", started) - started),
             ip_address=getattr(answer, "peer", None),
             http_version="1.1" if version is None else f"{version.major}.{version.minor}",
             content=content,
+            request_headers=answer.request_info.headers,
         )
         response._saver = self._saver
+        response._json_loads = self._loads
         if content is not None:
             response.on_close(answer.close)
         return response
 
 
-def _opened(file: FilePath, body_files: contextlib.AsyncExitStack) -> BinaryIO:
-    try:
-        return body_files.enter_context(open(file.path, "rb"))
-    except OSError as error:
-        message = f"cannot read {file.path} to upload it: {error.strerror}"
-        raise FetchError(message, reason="request_body", retryable=False) from error
+def _make_resolver(guard: Guard, dns: DnsSettings) -> Resolver:
+    return Resolver(
+        guard,
+        nameservers=dns.nameservers,
+        hosts=dns.hosts,
+        cache_seconds=dns.cache_seconds,
+        negative_cache_seconds=dns.negative_cache_seconds,
+        cache_names=dns.cache_names,
+    )
+
+
+def _as_dialled(text: str) -> yarl.URL:
+    """What was judged must be what is dialled. Raises `BlockedError`."""
+    url = yarl.URL(text, encoded=True)
+    if url.raw_host != urls.hostname(text):
+        raise BlockedError(f"{urls.redact(text)} names its host ambiguously", reason="ambiguous_host")
+    return url

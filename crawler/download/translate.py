@@ -16,7 +16,8 @@ from aiohttp import client_exceptions, http_exceptions
 from aiohttp.http_websocket import WebSocketError
 
 from crawler import errors
-from crawler.download.connect import AddressBlocked, NameNotResolved
+from crawler.download.resolve import AddressBlocked, NameNotResolved
+from crawler.download.tls import CertificateNotPinned
 from crawler.errors import (
     BlockedError,
     BodyError,
@@ -51,6 +52,25 @@ _RESET: Final = frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE})
 _UNREACHABLE: Final = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 )
+
+# X509_V_ERR_... of OpenSSL's x509_vfy.h, which Python gives as `verify_code`.
+_CERTIFICATE_REASONS: Final = {
+    9: "tls_expired",  # not yet valid
+    10: "tls_expired",
+    18: "tls_self_signed",
+    19: "tls_self_signed",  # somewhere above the server's own
+    2: "tls_untrusted",
+    20: "tls_untrusted",
+    21: "tls_untrusted",
+    27: "tls_untrusted",
+    62: "tls_wrong_host",
+    64: "tls_wrong_host",  # an IP address
+}
+_TLS_VERSION: Final = frozenset(
+    {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "VERSION_TOO_LOW", "WRONG_SSL_VERSION"}
+)
+"""What OpenSSL says where the two have no version in common. `WRONG_VERSION_NUMBER` is another thing: mostly a server
+that does not speak TLS at all."""
 
 
 class _Meaning(NamedTuple):
@@ -93,7 +113,8 @@ def _look_up(error: BaseException) -> _Meaning:
 def _proxy_said(error: client_exceptions.ClientHttpProxyError) -> _Meaning:
     # 407 and its like stay as they are; a proxy that is overloaded or could not connect may do better later.
     words = f"the proxy answered {error.status} {_quoted(error.message)}"
-    return _Meaning(ConnectError, "proxy", words, retryable=error.status >= 500 or error.status == 429)
+    reason = "proxy" if error.status == 407 else "proxy_tunnel"  # it does not know us, or could not reach the site
+    return _Meaning(ConnectError, reason, words, retryable=error.status >= 500 or error.status == 429)
 
 
 def _proxy_not_reached(error: client_exceptions.ClientProxyConnectionError) -> _Meaning:
@@ -102,13 +123,17 @@ def _proxy_not_reached(error: client_exceptions.ClientProxyConnectionError) -> _
 
 def _bad_certificate(error: BaseException) -> _Meaning:
     cause = getattr(error, "certificate_error", error)
-    return _Meaning(TLSError, "tls_certificate", f"certificate not accepted ({_tls_words(cause)})")
+    if isinstance(cause, CertificateNotPinned):
+        return _Meaning(TLSError, "tls_fingerprint", f"the certificate is not the pinned one ({cause.strerror})")
+    reason = _CERTIFICATE_REASONS.get(getattr(cause, "verify_code", 0), "tls_certificate")
+    return _Meaning(TLSError, reason, f"certificate not accepted ({_tls_words(cause)})")
 
 
 def _bad_handshake(error: BaseException) -> _Meaning:
     cause = getattr(error, "os_error", error)
     was_cut = isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-    return _Meaning(TLSError, "tls", f"TLS failed ({_tls_words(cause)})", retryable=was_cut)
+    reason = "tls_version" if getattr(cause, "reason", None) in _TLS_VERSION else "tls"
+    return _Meaning(TLSError, reason, f"TLS failed ({_tls_words(cause)})", retryable=was_cut)
 
 
 def _not_connected(error: client_exceptions.ClientConnectorError) -> _Meaning:
@@ -131,6 +156,15 @@ def _system_error(error: OSError) -> _Meaning:
     if error.errno == errno.ETIMEDOUT:
         return _Meaning(errors.TimeoutError, "read_timeout", "the connection timed out")
     return _Meaning(ConnectError, "connect", f"no connection ({words})")
+
+
+def _connection_failed(error: BaseException) -> _Meaning:
+    # TLS with the target within TLS with a proxy: where it fails, asyncio of Python 3.11 trips over that, and aiohttp
+    # takes the `TypeError` for a transport that cannot do it.
+    cause = error.__cause__
+    if isinstance(cause, TypeError) and isinstance(cause.__context__, ssl.SSLError):
+        return _look_up(cause.__context__)
+    return _Meaning(ConnectError, "connect", "the connection failed")
 
 
 def _timed_out(error: OSError) -> _Meaning:
@@ -219,7 +253,7 @@ _TABLE: Final[tuple[_Row, ...]] = (
     (ssl.SSLCertVerificationError, _bad_certificate),
     (ssl.SSLError, _bad_handshake),
     # The roots, for classes that a later aiohttp may bring; the order matters between them no more.
-    (client_exceptions.ClientConnectionError, _Meaning(ConnectError, "connect", "the connection failed")),
+    (client_exceptions.ClientConnectionError, _connection_failed),
     (client_exceptions.ClientError, _Meaning(FetchError, "fetch", "the request failed")),
     (http_exceptions.HttpProcessingError, _not_http),
     (TimeoutError, _timed_out),

@@ -115,10 +115,13 @@ class DiskStore:
             self._env.close()
             self._env = None
 
-    async def commit(self, values: Mapping[str, bytes]) -> None:
+    async def commit(self, values: Mapping[str, bytes | None]) -> None:
         with self._translated("commit"):
             for key, value in values.items():
-                self._txn.put(key.encode(), value, db=self._values)
+                if value is None:
+                    self._txn.delete(key.encode(), db=self._values)
+                else:
+                    self._txn.put(key.encode(), value, db=self._values)
             self._txn.commit()
             self._txn = self._env.begin(write=True)
         now = time.monotonic()
@@ -242,6 +245,14 @@ class DiskStore:
     def get_value(self, key: str) -> bytes | None:
         found: bytes | None = self._txn.get(key.encode(), db=self._values)
         return found
+
+    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        start = prefix.encode()
+        with self._txn.cursor(db=self._values) as cursor:
+            more = cursor.set_range(start)
+            while more and cursor.key().startswith(start):
+                yield cursor.key().decode(), cursor.value()
+                more = cursor.next()
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

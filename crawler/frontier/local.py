@@ -104,7 +104,11 @@ class Store(Protocol):
 
     def get_value(self, key: str) -> bytes | None: ...
 
-    async def commit(self, values: Mapping[str, bytes]) -> None: ...
+    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """The values whose keys begin with this, in the order of their keys."""
+        ...
+
+    async def commit(self, values: Mapping[str, bytes | None]) -> None: ...
 
 
 class _Host:
@@ -352,7 +356,10 @@ class LocalFrontier:
     def get(self, key: str) -> bytes | None:
         return self._store.get_value(key)
 
-    async def commit(self, values: Mapping[str, bytes], now: float) -> None:
+    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        return self._store.rows(prefix)
+
+    async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
         self._evict_idle(now)
         counters = _COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters})

@@ -95,5 +95,12 @@ class MemoryStore:
     def get_value(self, key: str) -> bytes | None:
         return self._values.get(key)
 
-    async def commit(self, values: Mapping[str, bytes]) -> None:
-        self._values.update(values)
+    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        return iter(sorted((key, value) for key, value in self._values.items() if key.startswith(prefix)))
+
+    async def commit(self, values: Mapping[str, bytes | None]) -> None:
+        for key, value in values.items():
+            if value is None:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value

@@ -194,7 +194,7 @@ def check_proxy(text: str) -> str:
     raise Unfit("URLs of proxies, http://[user:password@]host:port, https://… or socks5://…")
 
 
-_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h", "socks4")
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h", "socks4", "socks4a")
 
 
 def check_frontier(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import ipaddress
 import struct
@@ -47,17 +48,24 @@ class DnsServer(asyncio.DatagramProtocol):
     """`async with DnsServer() as dns:`, then `dns.names["a.test"] = [Address("127.0.0.2")]`.
 
     A name that is not in `names` does not exist. A name asked for the type it has no record of gets an empty answer.
+    It listens over UDP, and over TCP at the same port.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, Script] = {}
-        self.delay_seconds: dict[str, float] = {}
+        self.truncated: set[str] = set()
+        """Names whose answers are too long for UDP."""
+        self.forged: dict[str, Answer] = {}
+        """What is sent before the answer, as somebody who does not know the question's id would."""
         self.questions: list[tuple[str, int]] = []
         """Every question that arrived, oldest first."""
-        self.asked = asyncio.Event()
-        """Set when a question arrives."""
+        self.tcp_questions = 0
+        self._held: dict[str, list[Callable[[], None]]] = {}
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._arrivals: list[tuple[Callable[[], bool], asyncio.Event]] = []
         self._transport: asyncio.DatagramTransport
+        self._listener: asyncio.Server
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def nameserver(self) -> str:
@@ -68,20 +76,60 @@ class DnsServer(asyncio.DatagramProtocol):
     def count(self, name: str, kind: int = A) -> int:
         return self._counts[name, kind]
 
+    async def asked(self, name: str, count: int = 1) -> None:
+        """Until the name's address was asked for so often."""
+        arrived = asyncio.Event()
+        self._arrivals.append((lambda: self.count(name) >= count, arrived))
+        self._announce()
+        await arrived.wait()
+
+    def hold(self, *names: str) -> None:
+        """Answer these when they are released, and not before."""
+        self._held |= {name: [] for name in names}
+
+    def release(self, *names: str) -> None:
+        for name in names:
+            for reply in self._held.pop(name):
+                reply()
+
     async def __aenter__(self) -> DnsServer:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
-        return self
+        while True:
+            self._listener = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+            local = self._listener.sockets[0].getsockname()
+            with contextlib.suppress(OSError):  # somebody has that port for UDP
+                self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=local)
+                return self
+            self._listener.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._transport.close()
+        self._listener.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._listener.wait_closed()
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        name = _read_name(data, 12)[0]
+        if name in self.forged:
+            self._transport.sendto(_reply(data, self.forged[name], query_id=bytes(byte ^ 1 for byte in data[:2])), addr)
+        self._answer(data, lambda reply: self._transport.sendto(reply, addr), truncated=name in self.truncated)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                self.tcp_questions += 1
+                self._answer(data, lambda reply: writer.write(len(reply).to_bytes(2, "big") + reply))
+        writer.transport.abort()
+
+    def _answer(self, data: bytes, send: Callable[[bytes], None], *, truncated: bool = False) -> None:
         name, end = _read_name(data, 12)
         (kind,) = struct.unpack_from("!H", data, end)
         self.questions.append((name, kind))
@@ -89,14 +137,19 @@ class DnsServer(asyncio.DatagramProtocol):
         self._counts[name, kind] += 1
         script = self.names.get(name, Fail.NXDOMAIN)
         answer = script(kind, number) if callable(script) else script
-        self.asked.set()
+        self._announce()
         if answer is Fail.SILENCE:
             return
-        reply = _reply(data[:2], data[12 : end + 4], name, kind, answer)
-        if delay := self.delay_seconds.get(name):
-            asyncio.get_running_loop().call_later(delay, self._transport.sendto, reply, addr)
+        reply = _reply(data, answer, truncated=truncated)
+        if name in self._held:
+            self._held[name].append(lambda: send(reply))
         else:
-            self._transport.sendto(reply, addr)
+            send(reply)
+
+    def _announce(self) -> None:
+        for has_arrived, event in self._arrivals:
+            if has_arrived():
+                event.set()
 
 
 def _read_name(data: bytes, at: int) -> tuple[str, int]:
@@ -111,10 +164,14 @@ def _name(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label.encode("ascii") for label in name.split(".")) + b"\0"
 
 
-def _reply(query_id: bytes, question: bytes, name: str, kind: int, answer: Answer) -> bytes:
+def _reply(query: bytes, answer: Answer, *, query_id: bytes | None = None, truncated: bool = False) -> bytes:
+    name, end = _read_name(query, 12)
+    (kind,) = struct.unpack_from("!H", query, end)
     code = answer.value if isinstance(answer, Fail) else 0
-    records = [] if isinstance(answer, Fail) else _records(name, kind, answer)
-    return query_id + struct.pack("!HHHHH", 0x8180 | code, 1, len(records), 0, 0) + question + b"".join(records)
+    records = [] if isinstance(answer, Fail) or truncated else _records(name, kind, answer)
+    flags = 0x8180 | code | 0x0200 * truncated
+    head = (query_id or query[:2]) + struct.pack("!HHHHH", flags, 1, len(records), 0, 0)
+    return head + query[12 : end + 4] + b"".join(records)
 
 
 def _records(name: str, kind: int, answer: list[Address | Alias]) -> list[bytes]:

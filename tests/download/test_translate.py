@@ -14,7 +14,18 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aiohttp import client_exceptions, http_exceptions
-from certificates import AUTHORITY, EXPIRED, SELF_SIGNED, SERVER, server_context
+from certificates import (
+    AUTHORITY,
+    CLIENT,
+    EXPIRED,
+    NOT_YET_VALID,
+    SELF_SIGNED,
+    SERVER,
+    STRANGE_AUTHORITY,
+    STRANGER,
+    server_context,
+)
+from deaf_server import deaf_listener
 from dns_server import Address, DnsServer, Fail
 from multidict import CIMultiDict, CIMultiDictProxy
 from raw_server import RawServer, answer, hang, reset
@@ -22,7 +33,9 @@ from yarl import URL
 
 from crawler import errors
 from crawler.download.body import read_body
-from crawler.download.connect import Resolver, make_connector, make_ssl_context
+from crawler.download.connect import make_connector
+from crawler.download.resolve import Resolver
+from crawler.download.tls import CertificateNotPinned, make_ssl_context
 from crawler.download.translate import _TABLE, FOREIGN, translate
 from crawler.errors import (
     BlockedError,
@@ -103,6 +116,19 @@ def disguised(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
+def not_trusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code = 20
+    return error
+
+
+def tripped(over: Exception) -> TypeError:
+    """What asyncio of Python 3.11 makes of a failed handshake within TLS."""
+    error = TypeError("SSLProtocol._abort() takes 1 positional argument but 2 were given")
+    error.__context__ = over
+    return error
+
+
 C = client_exceptions
 H = http_exceptions
 CASES: list[tuple[BaseException, type[FetchError], str, bool]] = [
@@ -120,7 +146,8 @@ CASES: list[tuple[BaseException, type[FetchError], str, bool]] = [
     (C.ClientConnectorDNSError(KEY, socket.gaierror(-2, "unknown")), DNSError, "dns_failed", True),
     (C.ClientProxyConnectionError(KEY, os_error(errno.ECONNREFUSED)), ConnectError, "proxy", True),
     (C.ClientHttpProxyError(INFO, (), status=407, message="no"), ConnectError, "proxy", False),
-    (C.ClientHttpProxyError(INFO, (), status=502, message="no"), ConnectError, "proxy", True),
+    (C.ClientHttpProxyError(INFO, (), status=502, message="no"), ConnectError, "proxy_tunnel", True),
+    (C.ClientHttpProxyError(INFO, (), status=403, message="no"), ConnectError, "proxy_tunnel", False),
     (C.ClientOSError(errno.EPIPE, "pipe"), ConnectError, "connect_reset", True),
     (C.ClientOSError(errno.ETIMEDOUT, "late"), errors.TimeoutError, "read_timeout", True),
     (disguised(C.ClientOSError(8, "eof"), ssl.SSLEOFError(8, "eof")), TLSError, "tls", True),
@@ -128,6 +155,10 @@ CASES: list[tuple[BaseException, type[FetchError], str, bool]] = [
     (C.ClientConnectionError("Connector is closed"), ConnectError, "connect", True),
     (C.ServerFingerprintMismatch(b"a", b"b", "h", 443), TLSError, "tls_fingerprint", False),
     (C.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError()), TLSError, "tls_certificate", False),
+    (C.ClientConnectorCertificateError(KEY, CertificateNotPinned(1, "x")), TLSError, "tls_fingerprint", False),
+    (C.ClientConnectionError("connector closed"), ConnectError, "connect", True),
+    (disguised(C.ClientConnectionError("x"), tripped(not_trusted())), TLSError, "tls_untrusted", False),
+    (disguised(C.ClientConnectionError("x"), tripped(ValueError())), ConnectError, "connect", True),
     (C.ClientConnectorSSLError(KEY, ssl.SSLError(1, "wrong version")), TLSError, "tls", False),
     (C.ClientConnectorSSLError(KEY, ssl.SSLEOFError(8, "eof")), TLSError, "tls", True),
     (ssl.SSLCertVerificationError(), TLSError, "tls_certificate", False),
@@ -209,7 +240,7 @@ LIMIT = aiohttp.ClientTimeout(total=10)
 async def client(
     *nameservers: str, tls: ssl.SSLContext | bool = True, timeout: aiohttp.ClientTimeout = LIMIT
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    guard = Guard(allow_networks=["127.0.0.2/32"])
+    guard = Guard(allow_networks=["127.0.0.2/31"])
     resolver = Resolver(guard, nameservers=nameservers, lookup_seconds=0.1)
     connector = make_connector(guard=guard, resolver=resolver, tls=tls)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=timeout) as session:
@@ -275,22 +306,6 @@ async def test_a_server_that_hangs_runs_into_the_right_limit(
     assert (type(error), error.reason) == (errors.TimeoutError, reason)
 
 
-@asynccontextmanager
-async def deaf_listener() -> AsyncIterator[int]:
-    """A port whose queue of connections is full: a connect gets no answer."""
-    with socket.create_server(("127.0.0.2", 0), backlog=0) as listener:
-        port = listener.getsockname()[1]
-        waiting = []
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(("127.0.0.2", port))
-            waiting.append(filler)
-        yield port
-        for filler in waiting:
-            filler.close()
-
-
 @pytest.mark.parametrize(
     ("timeout", "reason"),
     [
@@ -302,8 +317,9 @@ async def deaf_listener() -> AsyncIterator[int]:
 async def test_a_server_that_does_not_accept_runs_into_the_right_limit(
     timeout: aiohttp.ClientTimeout, reason: str
 ) -> None:
-    async with deaf_listener() as port, client(timeout=timeout) as session:
-        error = await failure(session, f"http://user:hunter2@127.0.0.2:{port}/")
+    with deaf_listener() as port:
+        async with client(timeout=timeout) as session:
+            error = await failure(session, f"http://user:hunter2@127.0.0.2:{port}/")
     assert (type(error), error.reason) == (errors.TimeoutError, reason)
     assert "hunter2" not in str(error)
 
@@ -338,6 +354,17 @@ async def test_a_private_address_is_blocked_whether_literal_or_resolved() -> Non
         assert canary.connections == 0
 
 
+async def test_a_local_address_that_does_not_fit_is_a_way_that_is_not_there() -> None:
+    guard = Guard(allow_private=True)
+    resolver = Resolver(guard)
+    for local, host in (("127.0.0.5", "[::1]"), ("::1", "127.0.0.2"), ("192.0.2.1", "127.0.0.2")):
+        connector = make_connector(guard=guard, resolver=resolver, local_address=local)
+        async with aiohttp.ClientSession(connector=connector, timeout=LIMIT) as session:
+            error = await failure(session, f"http://{host}:9/")
+        assert (type(error), error.reason) == (ConnectError, "connect_unreachable")
+        assert f"the local address {local}" in str(error)
+
+
 async def test_a_closed_port_is_refused() -> None:
     async with RawServer() as server:
         url = server.url
@@ -358,42 +385,67 @@ async def test_a_proxy_that_is_not_there_and_one_that_says_no_are_both_the_proxy
 
 
 @pytest.mark.parametrize(
-    ("certificate", "host", "words"),
+    ("certificate", "host", "reason", "words"),
     [
-        (EXPIRED, "127.0.0.2", "certificate has expired"),
-        (SELF_SIGNED, "127.0.0.2", "self-signed certificate"),
-        (SERVER, "wrong.test", "Hostname mismatch"),
+        (EXPIRED, "127.0.0.2", "tls_expired", "certificate has expired"),
+        (NOT_YET_VALID, "127.0.0.2", "tls_expired", "certificate is not yet valid"),
+        (SELF_SIGNED, "127.0.0.2", "tls_self_signed", "self-signed certificate"),
+        (STRANGER + STRANGE_AUTHORITY, "127.0.0.2", "tls_self_signed", "self-signed certificate in certificate chain"),
+        (STRANGER, "127.0.0.2", "tls_untrusted", "unable to get local issuer certificate"),
+        (SERVER, "wrong.test", "tls_wrong_host", "Hostname mismatch"),
+        (SERVER, "127.0.0.3", "tls_wrong_host", "IP address mismatch"),
+        (CLIENT, "127.0.0.2", "tls_certificate", "certificate purpose"),
     ],
 )
 async def test_a_certificate_that_is_not_accepted_says_why(
-    tmp_path: Path, certificate: str, host: str, words: str
+    tmp_path: Path, certificate: str, host: str, reason: str, words: str
 ) -> None:
     (tmp_path / "ca.pem").write_text(AUTHORITY)
     tls = make_ssl_context(ca_file=str(tmp_path / "ca.pem"))
+    at = host if host == "127.0.0.3" else "127.0.0.2"
     async with (
         DnsServer() as dns,
-        RawServer(answer(b"hello"), tls=server_context(tmp_path, certificate)) as server,
+        RawServer(answer(b"hello"), host=at, tls=server_context(tmp_path, certificate)) as server,
         client(dns.nameserver, tls=tls) as session,
     ):
         dns.names["wrong.test"] = [Address("127.0.0.2")]
         error = await failure(session, f"https://{host}:{server.port}/")
         assert server.requests == []
-    assert (type(error), error.reason, error.retryable) == (TLSError, "tls_certificate", False)
+    assert (type(error), error.reason, error.retryable) == (TLSError, reason, False)
     assert words in str(error)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_a_server_of_an_old_version_is_told_from_others(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    context = server_context(tmp_path, SERVER, version=version)
+
+    def shake_hands(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, pytest.raises(ssl.SSLError):  # as servers do, and asyncio's do not, it says why
+            context.wrap_socket(connection, server_side=True)
+
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        serving = asyncio.create_task(asyncio.to_thread(shake_hands, listener))
+        async with client() as session:
+            error = await failure(session, f"https://127.0.0.2:{listener.getsockname()[1]}/")
+        await serving
+    assert (type(error), error.reason, error.retryable) == (TLSError, "tls_version", False)
+
+
 @pytest.mark.parametrize(
-    ("start", "words", "retryable"),
+    ("start", "reason", "words"),
     [
-        (b"\x15\x03\x03\x00\x02\x02\x46", "PROTOCOL_VERSION", False),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "WRONG_VERSION_NUMBER", False),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "tls_version", "PROTOCOL_VERSION"),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "tls", "HANDSHAKE_FAILURE"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "tls", ""),
+        (b"SSH-2.0-OpenSSH_9\r\n", "tls", ""),
     ],
-    ids=["no common version", "plain HTTP"],
+    ids=["no common version", "no common cipher", "plain HTTP", "another protocol"],
 )
-async def test_a_handshake_that_fails_says_why(start: bytes, words: str, retryable: bool) -> None:
+async def test_a_handshake_that_fails_says_why(start: bytes, reason: str, words: str) -> None:
     async with RawServer(start, waits=False) as server, client() as session:
         error = await failure(session, server.url.replace("http:", "https:"))
-    assert (type(error), error.reason, error.retryable) == (TLSError, "tls", retryable)
+    assert (type(error), error.reason, error.retryable) == (TLSError, reason, False)
     assert words in str(error)
 
 

@@ -1,0 +1,56 @@
+"""Credentials that the settings bind to hosts: whoever else asks for them gets none."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import yarl
+
+__all__ = ["Credentials"]
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Credentials:
+    """`http.auth` and `http.digest_auth`: by host (`"example.com"`, at its usual ports), by host and port, or by origin
+    (`"https://example.com:8443"`), as `"user:password"`."""
+
+    def __init__(self, basic: Mapping[str, str], digest: Mapping[str, str]) -> None:
+        self._basic = {
+            origin: f"Basic {base64.b64encode(login.encode()).decode('ascii')}"
+            for owner, login in basic.items()
+            for origin in _origins(owner)
+        }
+        self._digest: dict[tuple[str, str, int], aiohttp.DigestAuthMiddleware] = {}
+        for owner, login in digest.items():
+            user, _, password = login.partition(":")
+            for origin in _origins(owner):  # one each: it answers the challenges of the first origin that it meets
+                self._digest[origin] = aiohttp.DigestAuthMiddleware(user, password)
+
+    def basic(self, url: yarl.URL) -> str | None:
+        """The Authorization field for this URL (RFC 7617), or None. One with a user of its own keeps that."""
+        if not self._basic or url.raw_user is not None:
+            return None
+        return self._basic.get((url.scheme, url.raw_host or "", url.port or 0))
+
+    def digest(self, url: yarl.URL) -> aiohttp.DigestAuthMiddleware | None:
+        """What answers the challenge of this URL's origin (RFC 7616), or None."""
+        return self._digest.get((url.scheme, url.raw_host or "", url.port or 0)) if self._digest else None
+
+    def __repr__(self) -> str:
+        return f"<Credentials basic={len(self._basic)} digest={len(self._digest)}>"
+
+
+def _origins(owner: str) -> list[tuple[str, str, int]]:
+    scheme, _, host = owner.rpartition("://")
+    name, colon, port = host.rpartition(":")
+    if not (colon and port.isdigit()) or host.endswith("]"):
+        name, port = host, ""
+    schemes = [scheme] if scheme else list(_PORTS)
+    return [(each, name.strip("[]"), int(port) if port else _PORTS[each]) for each in schemes]
