@@ -267,8 +267,9 @@ class RobotsRules(Protocol):
         """What the origin's robots.txt says of this URL, or None while it is not known: then `learn` it."""
         ...
 
-    async def learn(self, url: str) -> None:
-        """Fetch the origin's robots.txt, once however many ask; afterwards `check` knows.
+    async def learn(self, request: Request) -> None:
+        """Fetch the robots.txt of the request's origin, by the request's own way (proxy, TLS), once however many ask;
+        afterwards `check` knows.
 
         Raises `FetchError` where the host cannot be reached or its robots.txt answers 5xx: then nothing of it may be
         fetched (RFC 9309, 2.3.1.4), and it is worth another try later."""

@@ -121,6 +121,8 @@ class FetchError(CrawlerError):
 
     reason = "fetch"
     retryable = True
+    least_wait_seconds = 0.0
+    """Before another try: sooner, it would only meet the same answer."""
     request_headers: Mapping[str, str] | None = None
     """What was or would have been sent, where it got that far."""
     proxy: str | None = None
@@ -145,6 +147,7 @@ class DNSError(FetchError):
     """The host name did not resolve. Reasons `dns_not_found` (final), `dns_timeout`, `dns_failed`."""
 
     reason = "dns_failed"
+    least_wait_seconds = 1.0  # a failure is kept for so long (RFC 9520, 3.2)
 
 
 class ConnectError(FetchError):

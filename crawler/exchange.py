@@ -70,7 +70,7 @@ class Exchange:
 
     async def learn_robots(self, request: Request) -> None:
         try:
-            await self._robots.learn(request.url)
+            await self._robots.learn(request)
         finally:
             self._frontier.sent(urls.host_key(request.url), self._clock.now())
 

@@ -110,7 +110,7 @@ class Inline:
             wait = self._retry.wait_after(attempt, self._rng, times=request.retry_times)
             if wait is None or not (again and error.retryable):
                 raise
-            return None, wait
+            return None, max(wait, error.least_wait_seconds)
         if again and response.status in self.settings.retry.http_codes:
             now = self._clock.now()
             pause = parse_retry_after(response.headers.get("Retry-After"), now)

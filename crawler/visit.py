@@ -135,7 +135,7 @@ class Visits:
             response = await self._exchange.send(request)
         except FetchError as error:
             self._adapt(lease.host, None, error.reason)
-            if error.retryable and self._try_again(page, request, lease, None):
+            if error.retryable and self._try_again(page, request, lease, None, error.least_wait_seconds):
                 logger.debug("%r: %s, again later", request, error)
                 return None
             raise
@@ -151,7 +151,9 @@ class Visits:
         response.close()
         return None
 
-    def _try_again(self, page: Page, request: Request, lease: Lease, response: Response | None) -> bool:
+    def _try_again(
+        self, page: Page, request: Request, lease: Lease, response: Response | None, least_wait: float = 0.0
+    ) -> bool:
         """Put the request off, unless it was tried often enough."""
         if not is_repeatable(request.method) and request.retry_times is None:
             return False
@@ -164,7 +166,7 @@ class Visits:
             self._frontier.host(lease.host, blocked_until=now + pause)
         if wait is None:
             return False
-        page.verdict, page.not_before = Verdict.RETRY, now + wait
+        page.verdict, page.not_before = Verdict.RETRY, now + max(wait, least_wait)
         self._stats.total.retries += 1
         return True
 

@@ -387,7 +387,7 @@ BAD: dict[Rule, list[dict[str, str]]] = {
     ],
     only_assembly_names_concrete_parts: [
         {"engine.py": "from crawler.frontier.disk import DiskFrontier"},
-        {"cli.py": "if TYPE_CHECKING:\n    from crawler import export"},
+        {"page.py": "if TYPE_CHECKING:\n    from crawler import export"},
     ],
     nothing_stored_becomes_code: [
         {"frontier/disk.py": "import pickle"},

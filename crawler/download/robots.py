@@ -50,8 +50,8 @@ class RobotsCache:
             return None
         return known.robots.check(url)
 
-    async def learn(self, url: str) -> None:
-        origin = urls.origin(url)
+    async def learn(self, request: Request) -> None:
+        origin = urls.origin(request.url)
         while (underway := self._learning.get(origin)) is not None:
             await asyncio.wait([underway])
             if underway.cancelled():
@@ -62,7 +62,7 @@ class RobotsCache:
             return
         ended = self._learning[origin] = asyncio.get_running_loop().create_future()
         try:
-            robots = await self._fetch(origin)
+            robots = await self._fetch(origin, request)
         except FetchError as error:
             ended.set_result(error)
             raise
@@ -76,8 +76,17 @@ class RobotsCache:
             if not ended.done():
                 ended.cancel()
 
-    async def _fetch(self, origin: str) -> Robots:
-        request = Request(f"{origin}/robots.txt", stream=True, timeout=self._timeout, max_redirects=_MAX_REDIRECTS)
+    async def _fetch(self, origin: str, asked_for: Request) -> Robots:
+        request = Request(
+            f"{origin}/robots.txt",
+            stream=True,
+            timeout=self._timeout,
+            max_redirects=_MAX_REDIRECTS,
+            proxy=asked_for.proxy,  # who goes by a proxy does not want to be seen beside it
+            proxy_auth=asked_for.proxy_auth,
+            tls=asked_for.tls,
+            server_hostname=asked_for.server_hostname,
+        )
         try:
             while True:
                 response = await self._fetcher.fetch(request)

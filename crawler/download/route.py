@@ -84,11 +84,12 @@ class Router:
         now = time.monotonic()
         proxy = self._proxy_of(request, now)
         options: dict[str, Any] = {}
-        if request.url.startswith("https:"):
+        is_tls = request.url.startswith("https:")
+        if is_tls or proxy is not None:  # an https proxy has its own rule, whatever the target
             tls = self.tls.for_request(request.url, request.tls, proxy)
             if tls is not True:
                 options["ssl"] = tls
-            if request.server_hostname is not None:
+            if is_tls and request.server_hostname is not None:
                 options["server_hostname"] = request.server_hostname
         if proxy is None:
             return Route(TCP, options)

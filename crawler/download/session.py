@@ -21,6 +21,7 @@ from crawler.download.auth import Credentials
 from crawler.download.body import ACCEPT_ENCODING, open_stream, read_body
 from crawler.download.connect import make_connector, make_unix_connector
 from crawler.download.cookies import CookieJars
+from crawler.download.lookup import LOOKUP_SECONDS
 from crawler.download.resolve import Resolver
 from crawler.download.route import PROXY, TCP, UNIX, Route, Router
 from crawler.download.save import Saver
@@ -28,6 +29,7 @@ from crawler.download.translate import FOREIGN, translate
 from crawler.download.upload import json_writer, make_data
 from crawler.errors import BlockedError, FetchError
 from crawler.guard import Guard
+from crawler.proxies import redacted
 from crawler.request import Request, Timeout
 from crawler.response import Response
 
@@ -107,11 +109,13 @@ class Downloader:
     async def __aenter__(self) -> Downloader:
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            self._resolver = _make_resolver(self._guard, settings.dns)
+            # Two tries fit into the time for connecting, so that a silent name server is told from a silent host.
+            lookup_seconds = min(LOOKUP_SECONDS, settings.http.connect_seconds * 0.4)
+            self._resolver = _make_resolver(self._guard, settings.dns, lookup_seconds)
             stack.push_async_callback(self._resolver.close)
             # Proxies are dialled for being the user's, wherever they stand.
             self._proxy_guard = Guard(allow_private=True)
-            self._proxy_resolver = _make_resolver(self._proxy_guard, settings.dns)
+            self._proxy_resolver = _make_resolver(self._proxy_guard, settings.dns, lookup_seconds)
             stack.push_async_callback(self._proxy_resolver.close)
             self._router = Router(settings, self._resolver)
             stack.push_async_callback(self._close_sessions)
@@ -269,6 +273,8 @@ class Downloader:
             options["timeout"] = self._timeout_of(request)
         if request.skip_auto_headers:
             options["skip_auto_headers"] = request.skip_auto_headers
+        if self._trace_configs and route.proxy is not None:
+            options["trace_request_ctx"] = redacted(route.proxy)  # aiohttp's events do not tell
         digest = self._credentials.digest(url)
         if digest is not None:
             options["middlewares"] = (digest,)
@@ -355,7 +361,7 @@ class Downloader:
         return response
 
 
-def _make_resolver(guard: Guard, dns: DnsSettings) -> Resolver:
+def _make_resolver(guard: Guard, dns: DnsSettings, lookup_seconds: float) -> Resolver:
     return Resolver(
         guard,
         nameservers=dns.nameservers,
@@ -363,6 +369,7 @@ def _make_resolver(guard: Guard, dns: DnsSettings) -> Resolver:
         cache_seconds=dns.cache_seconds,
         negative_cache_seconds=dns.negative_cache_seconds,
         cache_names=dns.cache_names,
+        lookup_seconds=lookup_seconds,
     )
 
 

@@ -205,21 +205,26 @@ async def test_hosts_of_the_settings_are_not_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("script", "reason", "attempts", "retries"),
-    [(Fail.NXDOMAIN, "dns_not_found", 1, 0), ([], "dns_not_found", 1, 0), (Fail.SERVFAIL, "dns_failed", 3, 2)],
+    [
+        (Fail.NXDOMAIN, "dns_not_found", 1, 0),
+        ([], "dns_not_found", 1, 0),
+        (Fail.SERVFAIL, "dns_failed", 2, 1),
+        (Fail.REFUSED, "dns_failed", 2, 1),
+    ],
 )
 async def test_a_name_that_does_not_exist_is_not_tried_again_and_one_that_fails_is(
     script: Any, reason: str, attempts: int, retries: int
 ) -> None:
     async with DnsServer() as dns:
         dns.names["a.test"] = script
-        retry = {"times": 2, "base_seconds": 0.01}
+        retry = {"times": 1, "base_seconds": 0.01}
         run = await crawl("http://a.test/", dns={"nameservers": [dns.nameserver]}, retry=retry)
         assert run.items == [{"reason": reason, "attempts": attempts}]
         assert run.stats["retries"] == retries
         assert run.stats["failures"] == {reason: 1}
-        # Tries within the second for which a failure is kept ask nobody. One question is two records, and c-ares asks a
-        # failing server twice.
-        assert dns.count("a.test", A) == dns.count("a.test", AAAA) == (2 if script is Fail.SERVFAIL else 1)
+        # Another try waits until the failure is forgotten, so it asks again. One question is two records, and c-ares
+        # asks a failing server twice.
+        assert dns.count("a.test", A) == dns.count("a.test", AAAA) == (2 * attempts if retries else 1)
 
 
 async def test_a_name_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

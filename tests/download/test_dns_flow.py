@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-from dns_server import Address, DnsServer, Fail
+from dns_server import Address, DnsServer
 from raw_server import answer
 
 from crawler import Failure, Response, Spider
@@ -78,22 +77,6 @@ async def test_robots_txt_of_a_slow_name_waits_for_it_too() -> None:
             args = {"urls": (f"http://slow.test:{port}/", f"http://quick.test:{port}/")}
             run = await run_spider(Visitor, args=args, settings=settings)
     assert ["quick" in item["url"] for item in run.items] == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("script", "reason", "attempts"),
-    [
-        (Fail.NXDOMAIN, "dns_not_found", 1),
-        (Fail.SERVFAIL, "dns_failed", 3),
-        (Fail.REFUSED, "dns_failed", 3),
-    ],
-)
-async def test_failures_are_final_or_retried_by_their_class(script: Fail, reason: str, attempts: int) -> None:
-    async with DnsServer() as dns:
-        dns.names = {"broken.test": script}
-        settings = asking(dns, retry={"times": 2, "base_seconds": 0.01})
-        run = await run_spider(Visitor, args={"urls": ("http://broken.test/",)}, settings=settings)
-    assert run.items == [{"url": "http://broken.test/", "reason": reason, "attempts": attempts}]
 
 
 async def test_a_stop_does_not_wait_for_names() -> None:

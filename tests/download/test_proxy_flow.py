@@ -234,3 +234,11 @@ async def test_the_environment_is_asked_for_no_passwords(monkeypatch: pytest.Mon
     async with RawServer(HELLO) as site:
         await crawl(site.url, settings={"http": {"trust_env": True}})
     assert b"Authorization" not in site.requests[0]
+
+
+async def test_robots_txt_is_asked_for_by_the_way_of_its_request() -> None:
+    async with RawServer(HELLO) as site, ProxyServer(auth=LOGIN) as proxy:
+        settings = {"politeness": {"obey_robots": True}}
+        run = await crawl(site.url, settings=settings, proxy=proxy.url)
+    assert run.items[0]["text"] == "hello"
+    assert proxy.targets == [f"{site.url}robots.txt", site.url]

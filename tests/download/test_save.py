@@ -766,7 +766,7 @@ async def test_a_slow_disk_is_not_the_servers_fault(
         loop.call_soon_threadsafe(shelf.hold.set)  # type: ignore[union-attr]
 
     monkeypatch.setattr(Part, "write", slow_write)
-    async with open_client(Saver(2**30, 1000, 30, lambda: now[0])) as client:
+    async with open_client(Saver(2**30, 1_000_000, 30, lambda: now[0])) as client:
         assert_whole(await (await client.get(site.url)).save(target), target)
     assert now[0] >= 2000.0
 
