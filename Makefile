@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench clean
+.PHONY: help run test lint types format bench streams clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ format: $(VENV)/installed-dev ## rewrite the files as ruff wants them
 bench: $(VENV)/installed ## what a page costs, beside a hand-written aiohttp loop
 	@tests/install-debian-packages
 	$(BIN)/python benchmarks/pages.py $(ARGS)
+
+streams: $(VENV)/installed ## what 1 GiB to disk costs, beside a hand-written aiohttp loop
+	$(BIN)/python benchmarks/streams.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import enum
 import inspect
 import logging
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,10 +26,10 @@ import msgspec
 from crawler.contracts import Exporter, Lease, Outcome, Verdict
 from crawler.errors import CrawlerError, EngineUnavailable
 from crawler.inline import trusted
-from crawler.page import Collector, Page
+from crawler.page import OUTPUTS_PER_TURN, Collector, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from crawler.context import Context
     from crawler.contracts import Pipeline
@@ -97,6 +99,8 @@ class Engine:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self._closed = False
+        self._taking = False
+        """An output of `start()` is on its way through the pipelines."""
 
         self._started = self._frontier.get("started") is not None
         self._named: set[str] = set(msgspec.json.decode(self._frontier.get("named") or b"[]"))
@@ -128,8 +132,7 @@ class Engine:
                 for number in range(self._limits.concurrency):
                     group.create_task(self._work(), name=f"worker {number}")
                 await self._schedule()
-                feeding.cancel()
-                await self._drain()
+                await self._drain(feeding)
         except BaseExceptionGroup as errors:
             self.stats.reason = "failed"
             cause = _first_cause(errors)
@@ -161,20 +164,11 @@ class Engine:
         """`start()`, once per job. A crash in its middle runs it again, and what it gave before is known by then."""
         if not self._started:
             trusted.set(True)
-            page = Page(None, None)
             try:
-                outputs = self.spider.start()
-                if hasattr(outputs, "__aiter__"):
-                    async for output in outputs:
-                        await self._collector.collect(page, output, "start")
-                        page = self._apply_start(page)
-                else:
-                    await self._collector.run(page, lambda _: outputs, None, {}, None)
-                    self._apply_start(page)
+                self._started = await self._take_start()
             except EngineUnavailable:
                 raise
             except Exception as error:
-                self._apply_start(page)
                 self.stats.failed("start_error")
                 logger.error(
                     "start() of spider %r failed: %s", self.spider.name, error,
@@ -182,17 +176,46 @@ class Engine:
                 )  # fmt: skip
                 self.stop("failed")
                 return
-            self._started = True
+            finally:
+                self._inline.close_streams()
             self._dirty = True
         self._wake.set()
 
-    def _apply_start(self, page: Page) -> Page:
+    async def _take_start(self) -> bool:
+        """Whether it came to its end. Each output takes effect at once, the last one before a stop too (`_drain`)."""
+        outputs: Any = self.spider.start()
+        if not isinstance(outputs, AsyncIterator):
+            await self._take(self._collector.run, lambda _: outputs, None, {}, None)
+            return True
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(outputs, AsyncGenerator):
+                stack.push_async_callback(outputs.aclose)
+            number = 0
+            async for output in outputs:
+                await self._take(self._collector.collect, output, "start")
+                number += 1
+                if self._stopping.is_set():
+                    return False
+                if number % OUTPUTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        return True
+
+    async def _take(self, collect: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        page = Page(None, None)
+        self._taking = True
+        try:
+            await collect(page, *arguments)
+        finally:
+            self._apply_start(page)
+            self._taking = False
+            self._wake.set()
+
+    def _apply_start(self, page: Page) -> None:
         """Hosts that `start()` names may be private."""
         for host in page.named - self._named:
             self._named.add(host)
             self._fetcher.allow_host(host)
         self._apply(page)
-        return Page(None, None)
 
     async def _schedule(self) -> None:
         """Hand due requests to idle workers until nothing is left or somebody says stop."""
@@ -350,15 +373,19 @@ class Engine:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def _drain(self) -> None:
+    async def _drain(self, feeding: asyncio.Task[None]) -> None:
         """Nothing new starts. What is in flight gets its time, the rest is cancelled and goes back, the workers go
-        home."""
+        home. `start()` is not waited for, but an item that it gave and a pipeline has is in flight, too."""
+        if not self._taking:
+            feeding.cancel()
         await asyncio.sleep(0)  # whoever was just handed a request has it in hand now
         deadline = self._clock.now() + self._limits.drain_seconds
-        while self._busy and not self._aborting.is_set() and (left := deadline - self._clock.now()) > 0:
+        while (
+            (self._busy or self._taking) and not self._aborting.is_set() and (left := deadline - self._clock.now()) > 0
+        ):
             self._wake.clear()
             await self._clock.wait(self._wake, left)
-        for task in self._busy:
+        for task in (feeding, *self._busy):
             task.cancel()
         deadline = self._clock.now() + _CANCEL_SECONDS
         while self._busy and (left := deadline - self._clock.now()) > 0:

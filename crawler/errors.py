@@ -173,7 +173,7 @@ class TLSError(FetchError):
 
 
 class TimeoutError(FetchError, builtins.TimeoutError):
-    """Too slow. Reasons `connect_timeout`, `read_timeout`, `total_timeout`."""
+    """Reasons `connect_timeout`, `read_timeout`, `total_timeout`, `too_slow` (below `http.min_bytes_per_second`)."""
 
     reason = "timeout"
 
@@ -185,7 +185,8 @@ class ProtocolError(FetchError):
 
 
 class BodyError(FetchError):
-    """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: unknown or broken coding)."""
+    """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: unknown or broken coding),
+    `body_range` (final: the answer to a Range request was another range)."""
 
     reason = "body"
 
@@ -202,6 +203,6 @@ class StatusError(FetchError):
 
     reason = "status"
 
-    def __init__(self, status: int, url: str) -> None:
-        super().__init__(f"{status} for {url}", reason=f"status_{status}", retryable=False)
+    def __init__(self, status: int, url: str, message: str | None = None) -> None:
+        super().__init__(message or f"{status} for {url}", reason=f"status_{status}", retryable=False)
         self.status = status

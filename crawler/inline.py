@@ -15,7 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
-from crawler.errors import FetchError
+from crawler.errors import FetchError, StatusError
+from crawler.page import unhurried
 from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
@@ -71,14 +72,23 @@ class Inline:
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[Any]:
-        """The handshake takes a turn of its host; the open socket takes no place there. Raises `FetchError`."""
+        """The handshake takes a turn of its host, after robots.txt; the open socket takes no place there. Raises
+        `FetchError`."""
         self._trust(request)
+        await self._ask_robots(request)
         host = urls.host_key(request.url)
+        total = self.stats.total
+        await self._enter(host)
         async with contextlib.AsyncExitStack() as socket:
-            await self._enter(host)
             try:
-                self.stats.total.requests += 1
+                total.requests += 1
                 opened = await socket.enter_async_context(self._fetcher.websocket(request, **options))
+                total.responses += 1
+                self.stats.status[101] += 1
+            except StatusError as error:
+                total.responses += 1
+                self.stats.status[error.status] += 1
+                raise
             finally:
                 self._frontier.sent(host, self._clock.now())
                 self._leave(host)
@@ -86,6 +96,11 @@ class Inline:
 
     def cookies(self, session: str | None, url: str | None) -> Cookies:
         return self._fetcher.cookies(session, url)
+
+    def lend(self, response: Response) -> None:
+        """What saving a stream may need of the crawl: a second request for the rest, and time."""
+        response._refetch = self.fetch
+        response._unhurried = unhurried
 
     def close_streams(self) -> None:
         """Close the streams that this task's callback left open."""
@@ -121,15 +136,8 @@ class Inline:
         return response, None
 
     async def _in_turn(self, request: Request) -> Response:
+        await self._ask_robots(request)
         host = urls.host_key(request.url)
-        if not self._exchange.knows_robots(request):
-            await self._enter(host)
-            try:
-                if not self._exchange.knows_robots(request):  # another may have learnt it while we waited
-                    await self._exchange.learn_robots(request)
-            finally:
-                self._leave(host)
-        self._exchange.admit(request)
         await self._enter(host)
         try:
             response = await self._exchange.send(request, inline=True)
@@ -138,11 +146,23 @@ class Inline:
             raise
         if request.stream:  # the place is the stream's until that is closed
             response.on_close(partial(self._leave, host))
-            response._refetch = self.fetch
+            self.lend(response)
             self._streams.setdefault(asyncio.current_task(), []).append(response)
         else:
             self._leave(host)
         return response
+
+    async def _ask_robots(self, request: Request) -> None:
+        """Raises `BlockedError` where robots.txt disallows it."""
+        if not self._exchange.knows_robots(request):
+            host = urls.host_key(request.url)
+            await self._enter(host)
+            try:
+                if not self._exchange.knows_robots(request):  # another may have learnt it while we waited
+                    await self._exchange.learn_robots(request)
+            finally:
+                self._leave(host)
+        self._exchange.admit(request)
 
     async def _enter(self, host: str) -> None:
         """Take a place at the host, when it has one, and wait for the turn."""

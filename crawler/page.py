@@ -8,10 +8,13 @@ one epoch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import datetime as dt
 import inspect
+import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
@@ -25,11 +28,11 @@ if TYPE_CHECKING:
     from crawler.context import Context
     from crawler.url import Fingerprinter
 
-__all__ = ["Collector", "Page"]
+__all__ = ["OUTPUTS_PER_TURN", "Collector", "Page", "unhurried"]
 
 logger = logging.getLogger("crawler.page")
 
-_OUTPUTS_PER_TURN = 200
+OUTPUTS_PER_TURN = 200
 """A callback that gives very much lets other pages run after this many outputs."""
 
 
@@ -124,8 +127,16 @@ class Collector:
         if not isinstance(result, AsyncIterator):
             await self.collect(page, result, name)
             return
-        while (output := await budget.spend(anext(result, _END))) is not _END:
-            await self.collect(page, output, name)
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(result, AsyncGenerator):  # left in its middle, its `finally` is to run now
+                stack.push_async_callback(result.aclose)
+            for number in itertools.count(1):
+                output = await budget.spend(anext(result, _END))
+                if output is _END:
+                    return
+                await self.collect(page, output, name)
+                if number % OUTPUTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
 
     async def collect(self, page: Page, output: Any, callback: str) -> None:
         """One output: an item, a request, a `Links`, an iterable of those, or None."""
@@ -141,7 +152,7 @@ class Collector:
         elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
             for number, each in enumerate(output, 1):
                 await self.collect(page, each, callback)
-                if number % _OUTPUTS_PER_TURN == 0:
+                if number % OUTPUTS_PER_TURN == 0:
                     await asyncio.sleep(0)
         else:
             raise CallbackError(
@@ -279,27 +290,62 @@ _END: Any = object()
 
 
 class _Budget:
-    """The time an async callback may take; what pipelines take in between is not counted."""
+    """The time an async callback may take; what pipelines take in between is not counted, nor is saving a stream."""
 
     def __init__(self, name: str, seconds: float | None) -> None:
         self._name = name
         self._allowed = seconds
         self._left = seconds
+        self._limit: asyncio.Timeout | None = None
+        self._pauses = 0
 
     async def spend(self, awaitable: Awaitable[Any]) -> Any:
+        if self._left is None:
+            return await awaitable
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        limit = asyncio.timeout(self._left)
+        limit = self._limit = asyncio.timeout(self._left)
+        token = _spending.set(self)
         try:
             async with limit:
-                return await awaitable
+                result = await awaitable
+                self._left = max(0.0, (limit.when() or 0.0) - loop.time())
+                return result
         except TimeoutError:
             if not limit.expired():
                 raise  # the callback's own
             raise CallbackTimeout(f"{self._name} took longer than {self._allowed} s and was cancelled") from None
         finally:
-            if self._left is not None:
-                self._left -= loop.time() - started
+            _spending.reset(token)
+            self._limit = None
+
+    def pause(self) -> None:
+        self._pauses += 1
+        if self._pauses == 1 and self._limit is not None and not self._limit.expired():
+            self._left = max(0.0, (self._limit.when() or 0.0) - asyncio.get_running_loop().time())
+            self._limit.reschedule(None)
+
+    def go_on(self) -> None:
+        self._pauses -= 1
+        if self._pauses == 0 and self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + (self._left or 0.0))
+
+
+_spending: contextvars.ContextVar[_Budget | None] = contextvars.ContextVar("spending", default=None)
+"""Of the callback that is running here."""
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """What happens inside does not count for `crawl.callback_timeout_seconds`: it has limits of its own."""
+    budget = _spending.get()
+    if budget is None:
+        yield
+        return
+    budget.pause()
+    try:
+        yield
+    finally:
+        budget.go_on()
 
 
 def _is_filtered(hop: Request) -> bool:

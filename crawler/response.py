@@ -17,6 +17,7 @@ from crawler.selector import Selector, SelectorList
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from contextlib import AbstractContextManager
     from http.cookies import SimpleCookie
     from os import PathLike
 
@@ -62,6 +63,7 @@ class Response:
         "_selector",
         "_taken",
         "_text",
+        "_unhurried",
         "body",
         "connect_seconds",
         "content",
@@ -120,6 +122,7 @@ class Response:
         self._cookies: SimpleCookie | None = None
         self._request_headers = request_headers
         self._saver: Callable[[Response, str | PathLike[str], bool], Awaitable[SavedFile]] | None = None
+        self._unhurried: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._refetch: Callable[[Request], Awaitable[Response]] | None = None
         self._json_loads: Callable[[bytes], Any] | None = None
         self._closers: list[Callable[[], None]] = []
@@ -306,7 +309,8 @@ class Response:
         """
         if self._saver is None:
             raise RuntimeError("a response that was not downloaded cannot be saved")
-        return await self._saver(self, path, resume)
+        with self._unhurried():
+            return await self._saver(self, path, resume)
 
     def close(self) -> None:
         """Give up a stream; its connection is closed. The crawler does so itself when the callback ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import typing
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from crawler.response import Response
 
 __all__ = ["Failure", "Services", "Spider"]
+
+
+_WEBSOCKET_SCHEME = re.compile(r"^[\x00-\x20]*ws(?=s?:)", re.IGNORECASE)
+_HANDSHAKE = (
+    "headers", "cookies", "session", "params", "auth", "proxy", "proxy_auth", "tls", "encoded", "skip_auto_headers",
+    "server_hostname",
+)  # fmt: skip
+"""Options of a WebSocket that are its handshake's."""
 
 
 class RequestInfo(NamedTuple):
@@ -163,12 +172,22 @@ class Spider:
         return await self._running().fetch(Request(request) if isinstance(request, str) else request)
 
     def websocket(self, url: str | Request, **options: Any) -> AbstractAsyncContextManager[Any]:
-        """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse` from the crawl's own session.
+        """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse`, over the crawl's connections.
 
-        `url` is ws(s) or http(s); `options` are those of aiohttp's `ws_connect`. Raises `FetchError`."""
+        `url` is ws(s) or http(s). Options that a `Request` has (`headers`, `cookies`, `session`, `params`, `auth`,
+        `proxy`, `tls`, ...) mean what they mean there, `ssl` is `tls`, and a `timeout` in seconds or as
+        `aiohttp.ClientTimeout` is the handshake's; the others are those of aiohttp's `ws_connect`. Raises `FetchError`.
+        """
+        if "ssl" in options:
+            options["tls"] = options.pop("ssl")
+        handshake = {name: options.pop(name) for name in _HANDSHAKE if name in options}
+        if "timeout" in options and not hasattr(options["timeout"], "ws_close"):
+            handshake["timeout"] = options.pop("timeout")
         if isinstance(url, str):
-            url = Request("http" + url[2:] if url[:5].lower() in ("ws://", "wss:/") else url)
-        return self._running().websocket(url, **options)
+            request = Request(_WEBSOCKET_SCHEME.sub("http", url, count=1), **handshake)
+        else:
+            request = url.replace(**handshake)
+        return self._running().websocket(request, **options)
 
     def cookies(self, session: str | None = None, url: str | None = None) -> Cookies:
         """The cookies of a session, None being the default one, as they are now; with `url`, those that a request there

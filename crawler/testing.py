@@ -56,9 +56,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class LocalSite:
     """A scripted web site on a loopback address.
 
-    `page`, `redirect`, `robots` and `route` say what is there, before or while it runs; everything else is 404.
-    `journal` holds every request in the order of arrival. `host` may be any address of 127.0.0.0/8: each is another
-    host.
+    `page`, `redirect`, `robots`, `websocket` and `route` say what is there, before or while it runs; everything else is
+    404. `journal` holds every request in the order of arrival. `host` may be any address of 127.0.0.0/8: each is
+    another host.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -150,6 +150,19 @@ class LocalSite:
     def route(self, path: str, handler: Handler) -> None:
         """Answer `path` by an aiohttp.web handler. `*` answers everything that nothing else does, but /robots.txt."""
         self._routes[path] = handler
+
+    def websocket(self, path: str, talk: Callable[[web.WebSocketResponse], Awaitable[None]], **options: Any) -> None:
+        """Accept WebSockets at `path`: `await talk(socket)` has the server's side, an aiohttp.web one that is made with
+        `options` (`protocols`, `compress`, ...) and closed when `talk` returns. The handshake is in `journal`."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            socket = web.WebSocketResponse(**options)
+            await socket.prepare(request)
+            await talk(socket)
+            await socket.close()
+            return socket
+
+        self._routes[path] = answer
 
     def requests(self, path: str | None = None) -> list[Hit]:
         """What was asked, for this path (with its query) or at all, robots.txt left out."""

@@ -97,7 +97,7 @@ class Visits:
         try:
             if request.stream:  # the place is the stream's until that is closed
                 response.on_close(lambda: leave(False))
-                response._refetch = self._inline.fetch
+                self._inline.lend(response)
             else:
                 leave(False)
             if response.status in self._ok_status(request):

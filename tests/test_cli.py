@@ -382,12 +382,8 @@ def test_a_job_of_another_spider_is_refused(crawler: Callable[..., Ended], local
 
 
 def test_an_unknown_spider_is_told_with_the_nearest_name(crawler: Callable[..., Ended]) -> None:
-    ended = crawler("run", "boks")
-    assert ended == (
-        2,
-        "",
-        "crawler: no spider 'boks' under spiders/; there is account, books, covers, site. Did you mean 'books'?\n",
-    )
+    there_is = "there is account, books, covers, messages, site. Did you mean 'books'?"
+    assert crawler("run", "boks") == (2, "", f"crawler: no spider 'boks' under spiders/; {there_is}\n")
 
 
 def test_a_name_that_two_spiders_have_is_told_with_what_to_type(crawler: Callable[..., Ended]) -> None:
@@ -742,14 +738,14 @@ def test_list_shows_names_and_first_docstring_lines(crawler: Callable[..., Ended
     assert lines[0] == "a_longer_name  First line."
     assert lines[2] == "bare"
     assert lines[3] == "books          Every book of the demo shop."
-    assert len(lines) == 6
+    assert len(lines) == 7
 
 
 def test_list_tells_of_files_that_fail_beside_the_others(crawler: Callable[..., Ended]) -> None:
     write_spider("import nothing_of_that_name\n", "broken")
     ended = crawler("list")
     assert ended.code == 0
-    assert len(ended.out.splitlines()) == 4
+    assert len(ended.out.splitlines()) == 5
     assert ended.err.startswith("crawler: cannot import spiders/broken.py, line 1: ModuleNotFoundError")
 
 

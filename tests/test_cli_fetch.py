@@ -25,9 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from aiohttp import web
-
-sys.path.append(str(Path(__file__).parent / "download"))  # for its servers and certificates
-
 from certificates import AUTHORITY, SELF_SIGNED, SERVER, server_context
 from dns_server import Address, DnsServer
 from proxy_server import ProxyServer
@@ -507,7 +504,8 @@ def test_a_body_that_breaks_off_is_a_failure_on_its_way_out_too(fetch: Callable[
     with in_thread(RawServer(answer(b"half", length=8))) as server:
         ended = fetch(server.url, "-o", "-", *NO_ROBOTS)
     assert (ended.code, ended.out) == (1, b"half")
-    assert ended.err == f"crawler: the body was cut short: {server.url} (body_truncated)\n"
+    assert ended.err.startswith("crawler: the body was cut short (")
+    assert ended.err.endswith(f"{server.url} (body_truncated)\n")
 
 
 def test_a_name_that_no_file_can_have_is_bad_usage(fetch: Callable[..., Ended], site: LocalSite) -> None:

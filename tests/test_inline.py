@@ -401,8 +401,7 @@ async def test_a_refused_websocket_is_a_fetch_error() -> None:
         site.page("/", "ok")
         run = await run_spider(Chat, args={"site": site.url})
     (failure,) = run.spider.failures  # type: ignore[attr-defined]
-    assert failure.reason == "protocol"
-    assert "404" in str(failure.error)
+    assert failure.reason == "status_404"
 
 
 async def test_an_error_of_the_users_own_inside_a_websocket_stays_what_it_is() -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urljoin
 
 import aiohttp
 import pytest
+from aiohttp import WSCloseCode, web
 from selectolax.lexbor import LexborHTMLParser
 
 from crawler.demo import Shop, Site, serve
@@ -32,7 +33,7 @@ def test_every_file_imports_and_says_what_it_is_for() -> None:
     found = find_spiders(SPIDERS)
     assert [file.path for file in found if file.error or len(file.spiders) != 1] == []
     spiders = [spider for file in found for spider in file.spiders]
-    assert sorted(spider.name for spider in spiders) == ["account", "books", "covers", "site"]
+    assert sorted(spider.name for spider in spiders) == ["account", "books", "covers", "messages", "site"]
     assert all(spider.__doc__ for spider in spiders)
     assert all(file.path.stem == file.spiders[0].name for file in found)
 
@@ -177,3 +178,44 @@ async def _reachable(site: Site) -> set[str]:
                     known.add(absolute.removeprefix(site.url))
                     waiting.append(absolute.removeprefix(site.url))
     return pages
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+async def test_messages_gives_each_message_and_comes_back_when_the_feed_drops() -> None:
+    connections = 0
+
+    async def feed(socket: web.WebSocketResponse) -> None:
+        nonlocal connections
+        connections += 1
+        await socket.send_json({"connection": connections, "message": 1})
+        await socket.send_json({"connection": connections, "message": 2})
+        if connections < 3:
+            await socket.close(code=WSCloseCode.SERVICE_RESTART)
+
+    async with LocalSite() as site:
+        site.websocket("/feed", feed)
+        run = await run_spider(load_spider("messages", SPIDERS), args={"feed": f"{site.url}/feed", "pause": "0.01"})
+    assert run.items == [{"connection": c, "message": m} for c in (1, 2, 3) for m in (1, 2)]
+    assert (run.reason, run.stats["errors"]) == ("finished", 0)
+
+
+async def test_messages_ends_after_as_many_as_it_was_told() -> None:
+    async def feed(socket: web.WebSocketResponse) -> None:
+        for number in range(100):
+            await socket.send_json({"number": number})
+
+    async with LocalSite() as site:
+        site.websocket("/feed", feed)
+        run = await run_spider(load_spider("messages", SPIDERS), args={"feed": f"{site.url}/feed", "count": "7"})
+    assert run.items == [{"number": number} for number in range(7)]
+    assert run.reason == "finished"
+
+
+async def test_messages_of_a_feed_that_is_not_there_fails_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with LocalSite() as site:
+        run = await run_spider(load_spider("messages", SPIDERS), args={"feed": f"{site.url}/feed"})
+        assert site.paths == ["/feed"]
+    assert run.reason == "failed"
+    assert "no WebSocket but 404" in caplog.text

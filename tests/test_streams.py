@@ -370,3 +370,32 @@ async def test_a_stream_request_survives_the_frontier_as_one(tmp_path: Path) -> 
         args = {"site": site.url, "target": str(tmp_path / "file.bin")}
         run = await run_spider(Second, args=args, job=tmp_path / "job")
     assert run.items[0]["bytes"] == 1000
+
+
+async def test_saving_may_take_longer_than_a_callback(tmp_path: Path) -> None:
+    class Keeper(Spider):
+        name = "keeper"
+        site = ""
+
+        async def start(self) -> Any:
+            yield self.request(f"{self.site}/slow", stream=True)
+
+        async def parse(self, response: Response) -> Any:
+            saved = await response.save(tmp_path / "slow.bin")
+            yield {"bytes": saved.bytes}
+            await asyncio.sleep(60)  # and this may not
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for _ in range(8):
+            await answer.write(b"z" * 100)
+            await asyncio.sleep(0.1)
+        return answer
+
+    async with LocalSite() as site:
+        site.route("/slow", slow)
+        settings = {"crawl": {"callback_timeout_seconds": 0.4}}
+        run = await run_spider(Keeper, args={"site": site.url}, settings=settings)
+    assert run.items == [{"bytes": 800}]
+    assert run.stats["failures"] == {"callback_timeout": 1}

@@ -207,25 +207,10 @@ def _taker(arguments: argparse.Namespace) -> Callable[[FetchSpider, Response], A
 
 async def _pass_on(response: Response) -> None:
     """The body to standard output, as it comes."""
-    while chunk := await _piece(response):
+    assert response.content is not None
+    async for chunk in response.content.iter_any():
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
-
-
-async def _piece(response: Response) -> bytes:
-    import aiohttp
-
-    assert response.content is not None
-    try:
-        return await response.content.readany()
-    except FetchError:
-        raise
-    except TimeoutError as error:
-        message = f"the server stopped sending: {urls.redact(response.url)}"
-        raise errors.TimeoutError(message, reason="read_timeout") from error
-    except (aiohttp.ClientError, OSError) as error:
-        message = f"the body was cut short: {urls.redact(response.url)}"
-        raise errors.BodyError(message, reason="body_truncated") from error
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------

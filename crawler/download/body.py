@@ -31,9 +31,9 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["ACCEPT_ENCODING", "STEP_BYTES", "DecodedStream", "Decoder", "iter_body", "open_stream", "read_body"]
+__all__ = ["ACCEPT_ENCODING", "STEP_BYTES", "DecodedStream", "Decoder", "open_stream", "read_body", "source"]
 
 ACCEPT_ENCODING: Final = "gzip, deflate, br, zstd"
 """What `Decoder` understands, for the request header."""
@@ -325,33 +325,22 @@ async def _read_coded(content: aiohttp.StreamReader, decoder: Decoder) -> list[b
     return pieces
 
 
-async def iter_body(response: aiohttp.ClientResponse, limit: int) -> AsyncIterator[bytes]:
-    """The body in decoded pieces as it arrives; for limit and errors see `read_body`. Left early, it closes the
-    connection."""
-    is_done = False
-    size = 0
-    try:
-        content = open_stream(response, limit)
-        if content is response.content:
-            _refuse_by_length(response, limit)
-        while piece := await content.readany():
-            size += len(piece)
-            if size > limit:
-                raise _too_large(limit)
-            yield piece
-        is_done = True
-    except FOREIGN as error:
-        raise translate(error, str(response.url)) from error
-    finally:
-        if not is_done:
-            response.close()
-
-
 def open_stream(response: aiohttp.ClientResponse, limit: int) -> aiohttp.StreamReader:
-    """The decoded body as a stream: `response.content` itself where there is nothing to decode, else a
-    `DecodedStream`. `limit` is for what is decoded. Raises `BodyError` for a coding that is not understood."""
+    """The body as a stream of at most `limit` decoded bytes, whose errors are `FetchError`.
+
+    Raises `BodyError` for a coding that is not understood."""
+    if response.content.at_eof():
+        return response.content
     coded = _encoding(response)
-    return DecodedStream(response.content, Decoder(coded, limit), str(response.url)) if coded else response.content
+    return DecodedStream(response.content, Decoder(coded, limit), str(response.url), is_plain=not coded)
+
+
+def source(stream: aiohttp.StreamReader) -> aiohttp.StreamReader:
+    """aiohttp's own stream below one of `open_stream`, where nothing is decoded and nothing was read yet: for who
+    translates its errors himself. Else the stream as it is."""
+    if isinstance(stream, DecodedStream) and stream.is_plain and not (stream._cursor or stream._buffer):
+        return stream.coded
+    return stream
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:
@@ -376,29 +365,40 @@ class _NoTransport(BaseProtocol):
 
 
 class DecodedStream(aiohttp.StreamReader):
-    """A `StreamReader` over a coded one. Each read decodes what it needs, one step at a time; nothing runs in between.
+    """A `StreamReader` over a coded one, or over a plain one (`is_plain`) for the sake of its errors. Each read decodes
+    what it needs, one step at a time; nothing runs in between.
 
     All of aiohttp's ways to read work, because all of them wait in `_wait` for the buffer to fill, which is what this
     class replaces. Errors are `FetchError`, and stay: every later read raises the same.
     """
 
-    __slots__ = ("_coded", "_decoder", "_steps", "_url")
+    __slots__ = ("_decoder", "_given", "_steps", "_url", "coded", "is_plain")
 
-    def __init__(self, coded: aiohttp.StreamReader, decoder: Decoder, url: str) -> None:
+    def __init__(self, coded: aiohttp.StreamReader, decoder: Decoder, url: str, *, is_plain: bool = False) -> None:
         loop = asyncio.get_running_loop()
+        self.coded = coded
+        self.is_plain = is_plain
         super().__init__(_NoTransport(loop), limit=STEP_BYTES, loop=loop)
-        self._coded = coded
         self._decoder = decoder
         self._url = url
         self._steps: Iterator[bytes] = iter(())
 
+    @property
+    def total_bytes(self) -> int:
+        """Decoded so far; of what is not coded, received, whoever reads it."""
+        return self.coded.total_bytes if self.is_plain else self._given
+
+    @total_bytes.setter
+    def total_bytes(self, count: int) -> None:
+        self._given = count
+
     async def wait_eof(self) -> None:
         """Until the server has sent everything; there may be more to read."""
-        await self._coded.wait_eof()
+        await self.coded.wait_eof()
 
     def read_nowait(self, n: int = -1) -> bytes:
         try:
-            while not (self._buffer or self._eof or self._step()) and (data := self._coded.read_nowait()):
+            while not (self._buffer or self._eof or self._step()) and (data := self.coded.read_nowait()):
                 self._steps = self._decoder.feed(data)
         except BodyError as error:
             self.set_exception(error)
@@ -412,8 +412,8 @@ class DecodedStream(aiohttp.StreamReader):
     async def _wait(self, func_name: str) -> None:
         try:
             while not self._step():
-                data = await self._coded.readany()
-                self.total_compressed_bytes = self._coded.total_bytes
+                data = await self.coded.readany()
+                self.total_compressed_bytes = self.coded.total_bytes
                 if not data:
                     self._decoder.finish()
                     self.feed_eof()

@@ -7,9 +7,11 @@ name and not to the process, and no body can be larger in memory than its limit.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
@@ -17,6 +19,7 @@ import yarl
 from multidict import CIMultiDict
 
 from crawler import url as urls
+from crawler.download import websocket
 from crawler.download.auth import Credentials
 from crawler.download.body import ACCEPT_ENCODING, open_stream, read_body
 from crawler.download.connect import make_connector, make_unix_connector
@@ -34,7 +37,6 @@ from crawler.request import Request, Timeout
 from crawler.response import Response
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from crawler.cookies import Cookies
@@ -91,6 +93,8 @@ class Downloader:
         self._loads = json_loads
         self._credentials = Credentials(http.auth, http.digest_auth)
         self._connectors: dict[str, aiohttp.BaseConnector] = {}
+        self._streams: set[aiohttp.ClientResponse] = set()
+        self._sockets: set[aiohttp.ClientWebSocketResponse] = set()
         self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
         self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies, clock=clock)
         self._saver = Saver(
@@ -156,25 +160,57 @@ class Downloader:
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """aiohttp's `ws_connect` over the crawl's session, with its cookies, proxy and TLS; `options` are aiohttp's."""
+        """aiohttp's `ws_connect`, over the crawl's connections, with its cookies, proxy and TLS.
+
+        The request's time-outs are the handshake's; the socket has none. Leaving sends a close frame, with 1001 where
+        an exception is the cause, and waits for the server's until `timeout.ws_close`, which is 2 s unless given.
+        Raises `FetchError`; for an answer that is not 101, `StatusError`."""
+        socket = await self._shake_hands(request, options)
+        self._sockets.add(socket)
+        code = aiohttp.WSCloseCode.GOING_AWAY
+        try:
+            yield socket
+            code = aiohttp.WSCloseCode.OK
+        finally:
+            self._sockets.discard(socket)
+            await websocket.close(socket, code)
+
+    async def _shake_hands(self, request: Request, options: dict[str, Any]) -> aiohttp.ClientWebSocketResponse:
+        options["timeout"] = websocket.times(options.pop("timeout", None), options.pop("receive_timeout", None))
+        socket: aiohttp.ClientWebSocketResponse
         route = None
         try:
             url = _as_dialled(request.url)
             route = self._router.choose(request)
-            socket = await self._session_for(request, route).ws_connect(
-                url, headers=self._headers(request, url, route), **route.options, **options
-            )
+            async with self._session_for_handshake(request, url, route) as session:
+                headers = self._headers(request, url, route)
+                socket = await session.ws_connect(url, headers=headers, **route.options, **options)
         except FetchError as error:
             self._tell(error, request, route)
             raise
         except _TRANSLATED as error:
             raise self._tell(translate(error, request.url), request, route) from error
         self._router.answered(route, 101)
-        self._jars.store(request.session, request.url, socket._response)  # the handshake's answer; aiohttp hides it
-        try:
-            yield socket
-        finally:
-            await socket.close()
+        return socket
+
+    def _session_for_handshake(self, request: Request, url: yarl.URL, route: Route) -> aiohttp.ClientSession:
+        """One of its own, because aiohttp's `ws_connect` takes no time-outs for the handshake, no word against
+        redirects and no middlewares. It opens nothing and costs some 20 microseconds."""
+
+        async def judge(asked: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            answer = await handler(asked)
+            self._jars.store(request.session, request.url, answer)
+            websocket.check(answer, request.url)
+            return answer
+
+        digest = self._credentials.digest(url)
+        return self._make_session(
+            route.way,
+            bare=_is_bare(request, route),
+            timeout=self._timeout_of(request),
+            middlewares=(judge,) if digest is None else (judge, digest),
+            skip_auto_headers=(*self._settings.http.skip_auto_headers, *request.skip_auto_headers),
+        )
 
     def cookies(self, session: str | None = None, url: str | None = None) -> Cookies:
         return self._jars.view(session, url)
@@ -197,30 +233,30 @@ class Downloader:
     # -- sessions: one, and others for requests that need another connector or no default headers ----------------------
 
     def _session_for(self, request: Request, route: Route) -> aiohttp.ClientSession:
-        # Without default headers where some are not wanted, and where aiohttp would tell them to the proxy as well.
-        bare = bool(request.skip_auto_headers) or route.way == PROXY
+        bare = _is_bare(request, route)
         if route.way == TCP and not bare:
             return self._session
         return self._sessions.get((route.way, bare)) or self._open_session(route.way, bare=bare)
 
     def _open_session(self, way: str, *, bare: bool) -> aiohttp.ClientSession:
-        http = self._settings.http
+        self._sessions[way, bare] = session = self._make_session(way, bare=bare)
+        return session
+
+    def _make_session(self, way: str, *, bare: bool, **options: Any) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
             connector=self._connectors.get(way) or self._open_connector(way),
             connector_owner=False,
             headers=None if bare else self._default_headers(),
-            skip_auto_headers=http.skip_auto_headers or None,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             json_serialize=self._dumps,
             response_class=_Answer,
-            timeout=self._timeout,
             trace_configs=self._trace_configs,
+            **{"timeout": self._timeout, "skip_auto_headers": self._settings.http.skip_auto_headers or None, **options},
         )
         # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
         # that no delay, count or limit of ours knows of. There is no public switch.
         session._retry_connection = False
-        self._sessions[way, bare] = session
         return session
 
     def _open_connector(self, way: str) -> aiohttp.BaseConnector:
@@ -247,6 +283,10 @@ class Downloader:
         return connector
 
     async def _close_sessions(self) -> None:
+        # What the user's code left open:
+        for answer in list(self._streams):
+            answer.close()
+        await asyncio.gather(*map(websocket.close, self._sockets))
         for session in self._sessions.values():
             await session.close()
         for connector in self._connectors.values():
@@ -296,7 +336,7 @@ class Downloader:
         """Beside those of the session; None for no more."""
         cookie = self._jars.header(request.session, request.url, request.cookies)
         login = self._credentials.basic(url)
-        bare = bool(request.skip_auto_headers) or route.way == PROXY
+        bare = _is_bare(request, route)
         if not (cookie or login or bare or request.headers):
             return None
         headers = CIMultiDict(request.headers)
@@ -357,6 +397,8 @@ class Downloader:
         response._saver = self._saver
         response._json_loads = self._loads
         if content is not None:
+            self._streams.add(answer)
+            response.on_close(partial(self._streams.discard, answer))
             response.on_close(answer.close)
         return response
 
@@ -371,6 +413,12 @@ def _make_resolver(guard: Guard, dns: DnsSettings, lookup_seconds: float) -> Res
         cache_names=dns.cache_names,
         lookup_seconds=lookup_seconds,
     )
+
+
+def _is_bare(request: Request, route: Route) -> bool:
+    """Without the session's default headers: where some are not wanted, and where aiohttp would tell them to the proxy
+    as well."""
+    return bool(request.skip_auto_headers) or route.way == PROXY
 
 
 def _as_dialled(text: str) -> yarl.URL:

@@ -18,8 +18,8 @@ import pytest
 from raw_server import RawServer, answer, hang, reset
 
 from crawler import errors
-from crawler.download.body import STEP_BYTES, DecodedStream, Decoder, iter_body, open_stream, read_body
-from crawler.errors import BodyError
+from crawler.download.body import STEP_BYTES, DecodedStream, Decoder, open_stream, read_body, source
+from crawler.errors import BodyError, FetchError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -287,7 +287,12 @@ async def fetched(
 
 
 async def collected(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    return b"".join([piece async for piece in iter_body(response, limit)])
+    """As a callback that reads its stream, and the crawler that closes it."""
+    try:
+        return b"".join([piece async for piece in open_stream(response, limit).iter_any()])
+    except BaseException:
+        response.close()
+        raise
 
 
 Reader = Callable[[aiohttp.ClientResponse, int], Coroutine[Any, Any, bytes | None]]
@@ -357,11 +362,10 @@ async def test_a_connection_is_used_again_after_a_whole_body(read: Reader) -> No
         assert (server.connections, len(server.requests)) == (1, 3)
 
 
-@READERS
-async def test_a_length_over_the_limit_is_refused_before_the_body_comes(read: Reader) -> None:
+async def test_a_length_over_the_limit_is_refused_before_the_body_comes() -> None:
     async with fetched(hang(answer(b"", length=MIB + 1))) as (response, _):
         with pytest.raises(BodyError) as caught:
-            await read(response, MIB)
+            await read_body(response, MIB)
         assert (caught.value.reason, caught.value.retryable) == ("body_too_large", False)
         assert response.closed
 
@@ -442,14 +446,6 @@ async def test_cancelling_closes_the_connection(read: Reader) -> None:
         assert response.closed
 
 
-async def test_leaving_an_iteration_early_closes_the_connection() -> None:
-    async with fetched(hang(answer(b"abc", length=10))) as (response, _):
-        pieces = iter_body(response, MIB)
-        assert await anext(pieces) == b"abc"
-        await pieces.aclose()  # type: ignore[attr-defined]
-        assert response.closed
-
-
 async def streamed(response: aiohttp.ClientResponse, limit: int) -> None:
     async for _ in open_stream(response, limit).iter_any():
         pass
@@ -481,9 +477,31 @@ async def test_the_loop_keeps_turning_while_a_bomb_is_decoded(
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-async def test_without_coding_the_stream_is_aiohttps_own() -> None:
+async def test_without_coding_aiohttps_own_stream_is_below() -> None:
     async with fetched(answer(TEXT, "Content-Encoding: identity")) as (response, _):
-        assert open_stream(response, MIB) is response.content
+        stream = open_stream(response, MIB)
+        assert source(stream) is response.content
+        assert await stream.read(3) == TEXT[:3]
+        assert source(stream) is stream
+        assert stream.total_bytes == response.content.total_bytes > 0
+
+
+async def test_errors_of_a_stream_that_is_not_coded_are_ours_too() -> None:
+    async with fetched(answer(b"abc", length=10)) as (response, _):
+        stream = open_stream(response, MIB)
+        assert await stream.readany() == b"abc"
+        response.close()
+        for _ in range(2):  # it stays
+            with pytest.raises(FetchError) as caught:
+                await stream.readany()
+    assert isinstance(caught.value, FetchError)
+
+
+async def test_a_stream_that_is_not_coded_ends_at_the_limit_too() -> None:
+    async with fetched(answer(b"z" * 3000)) as (response, _):
+        with pytest.raises(BodyError) as caught:
+            await collected(response, 2000)
+    assert caught.value.reason == "body_too_large"
 
 
 async def test_a_coded_stream_reads_like_aiohttps_own() -> None:
