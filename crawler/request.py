@@ -402,6 +402,9 @@ def _header_map(headers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> CIMul
             raise ValueError(f"{name!r} is not a header name (RFC 9110, section 5.1: a token)")
         if "\r" in value or "\n" in value or "\0" in value:
             raise ValueError(f"the value of header {name} holds a CR, LF or NUL")
+    if len(pairs) > 1:  # aiohttp knows two fields of one name by their spelling
+        spelling: dict[str, str] = {}
+        pairs = [(spelling.setdefault(name.lower(), name), value) for name, value in pairs]
     return CIMultiDictProxy(CIMultiDict(pairs)) if pairs else NO_HEADERS
 
 

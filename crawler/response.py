@@ -199,7 +199,9 @@ class Response:
             return (loads or self._json_loads or msgspec.json.decode)(self.body)
         except ValueError as error:  # msgspec's and the standard library's are such
             kind = self.headers.get("Content-Type", "no content type")
-            raise ValueError(f"{self.url} is not JSON ({error}); {kind}, begins {self.body[:60]!r}") from error
+            raise ValueError(
+                f"{urls.redact(self.url)} is not JSON ({error}); {kind}, begins {self.body[:60]!r}"
+            ) from error
 
     @property
     def html(self) -> LexborHTMLParser:
@@ -305,7 +307,8 @@ class Response:
         Range request if the server still has the same file, which its ETag or Last-Modified says (RFC 9110, 13.1.5).
 
         Raises `BodyError` when it is too large or cut short, `TimeoutError` with reason `too_slow` when it is slower
-        than `http.min_bytes_per_second`, `OutputError` when the disk fails. Without `resume` nothing is left behind.
+        than `http.min_bytes_per_second`, `OutputError` when the disk fails, ValueError for a path
+        that cannot be a file's. Without `resume` nothing is left behind.
         """
         if self._saver is None:
             raise RuntimeError("a response that was not downloaded cannot be saved")

@@ -27,11 +27,11 @@ class Credentials:
             for owner, login in basic.items()
             for origin in _origins(owner)
         }
-        self._digest: dict[tuple[str, str, int], aiohttp.DigestAuthMiddleware] = {}
+        self._digest: dict[tuple[str, str, int], _Digest] = {}
         for owner, login in digest.items():
             user, _, password = login.partition(":")
             for origin in _origins(owner):  # one each: it answers the challenges of the first origin that it meets
-                self._digest[origin] = aiohttp.DigestAuthMiddleware(user, password)
+                self._digest[origin] = _Digest(user, password)
 
     def basic(self, url: yarl.URL) -> str | None:
         """The Authorization field for this URL (RFC 7617), or None. One with a user of its own keeps that."""
@@ -39,12 +39,32 @@ class Credentials:
             return None
         return self._basic.get((url.scheme, url.raw_host or "", url.port or 0))
 
-    def digest(self, url: yarl.URL) -> aiohttp.DigestAuthMiddleware | None:
-        """What answers the challenge of this URL's origin (RFC 7616), or None."""
-        return self._digest.get((url.scheme, url.raw_host or "", url.port or 0)) if self._digest else None
+    def digest(self, url: yarl.URL) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """What answers the challenge of this URL's origin (RFC 7616), as aiohttp's `middlewares` of one request."""
+        found = self._digest.get((url.scheme, url.raw_host or "", url.port or 0)) if self._digest else None
+        return () if found is None else (found,)
 
     def __repr__(self) -> str:
         return f"<Credentials basic={len(self._basic)} digest={len(self._digest)}>"
+
+
+class _Digest(aiohttp.DigestAuthMiddleware):
+    """Lets go of the challenge before its answer is sent: aiohttp leaves it to the garbage collector, and a long one
+    with it the connection."""
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        challenge: aiohttp.ClientResponse | None = None
+
+        async def send(asked: aiohttp.ClientRequest) -> aiohttp.ClientResponse:
+            nonlocal challenge
+            if challenge is not None:
+                challenge.close()
+            challenge = await handler(asked)
+            return challenge
+
+        return await super().__call__(request, send)
 
 
 def _origins(owner: str) -> list[tuple[str, str, int]]:

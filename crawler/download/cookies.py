@@ -34,7 +34,7 @@ logger = logging.getLogger("crawler.cookies")
 _RowKey: TypeAlias = tuple[str | None, str, str, str]
 """Session, domain, path, name."""
 _ROW = msgspec.msgpack.Decoder(tuple[str | None, Cookie])
-_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f;\x7f]").search  # what would end the field, or the cookie
 _NAMES_SHOWN, _CHARS_SHOWN = 5, 40
 
 
@@ -58,15 +58,15 @@ class CookieJars:
 
     def header(self, session: str | None, url: str, own: Mapping[str, str] | None) -> str:
         """The value of the `Cookie` field for this URL: the jar's cookies, and `own`, which win over those of the same
-        name. Empty where there are none. Raises `ValueError` for control characters in `own`.
+        name. Empty where there are none. Raises `ValueError` for what cannot be written down in `own`.
         """
         jar = self._jars.get(session)
         pairs = [] if jar is None else [(cookie.name, cookie.value) for cookie in jar.select(url, self._clock())]
         if own:
             pairs = [pair for pair in pairs if pair[0] not in own]
             for name, value in own.items():
-                if _UNSENDABLE(f"{name}{value}"):
-                    raise ValueError(f"the cookie {name!r} of the request holds a control character")
+                if "=" in name or _UNSENDABLE(f"{name}{value}"):
+                    raise ValueError(f"the cookie {name!r} of the request holds what a cookie cannot carry")
                 pairs.append((name, value))
         return "; ".join([f"{name}={value}" for name, value in pairs]) if pairs else ""
 

@@ -203,12 +203,11 @@ class Downloader:
             websocket.check(answer, request.url)
             return answer
 
-        digest = self._credentials.digest(url)
         return self._make_session(
             route.way,
             bare=_is_bare(request, route),
             timeout=self._timeout_of(request),
-            middlewares=(judge,) if digest is None else (judge, digest),
+            middlewares=(judge, *self._credentials.digest(url)),
             skip_auto_headers=(*self._settings.http.skip_auto_headers, *request.skip_auto_headers),
         )
 
@@ -316,8 +315,10 @@ class Downloader:
         if self._trace_configs and route.proxy is not None:
             options["trace_request_ctx"] = redacted(route.proxy)  # aiohttp's events do not tell
         digest = self._credentials.digest(url)
-        if digest is not None:
-            options["middlewares"] = (digest,)
+        if digest:
+            options["middlewares"] = digest
+        if url.raw_user is not None and "Authorization" in request.headers:
+            url = url.with_user(None)  # the header goes before credentials in the address
         answer = await self._session_for(request, route).request(
             request.method, url, headers=self._headers(request, url, route), allow_redirects=False, **options
         )
