@@ -16,7 +16,7 @@ import yarl
 
 from crawler import url as urls
 from crawler.download.tls import TlsRules
-from crawler.errors import BlockedError
+from crawler.errors import BlockedError, SettingsError
 from crawler.proxies import Blame, ProxyPool, authorization, blame, is_socks, redacted, with_credentials
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Router:
         self._resolver.vet(urls.hostname(request.url), int(urls.host_key(request.url).rpartition(":")[2]))
         try:
             return self._through(proxy, request, options, now)
-        except ValueError as error:
-            raise BlockedError(f"{request!r}: its proxy is {error}", reason="proxy_url") from None
+        except (ValueError, SettingsError) as error:
+            raise BlockedError(f"the proxy of {request!r}: {error}", reason="proxy_url") from None
 
     def answered(self, route: Route, status: int) -> str | None:
         """The request got an answer; the name of the proxy that it came through."""
@@ -136,10 +136,12 @@ class Router:
         return self._environment.get(url.partition(":")[0]) or self._environment.get("all")
 
     def _through(self, proxy: str, request: Request, options: dict[str, Any], now: float) -> Route:
-        """Raises ValueError, which shows nothing of the proxy's URL, for one that is none."""
+        """Raises ValueError, which shows nothing of the proxy's URL, for one that is none, and `SettingsError` where
+        the extra for it is not installed."""
         named = proxy if request.proxy_auth is None else with_credentials(proxy, *request.proxy_auth)
         if is_socks(named):
-            redacted(named)
+            from crawler.download import socks  # noqa: F401 - needs an extra
+
             return Route(named, options, proxy, began=now)
         login = authorization(named)
         own = {"User-Agent": self._user_agent}

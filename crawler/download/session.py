@@ -1,8 +1,7 @@
-"""The one `ClientSession` of a crawl, and one exchange over it.
+"""One exchange over aiohttp's client: a request on its way, and the response that is made of the answer.
 
-aiohttp's session does what it is best at: connections, HTTP/1.1, TLS, proxies. Redirects, cookies, decompression and
-limits are ours, so the session is told to leave them alone: each hop passes the same checks, a jar belongs to a session
-name and not to the process, and no body can be larger in memory than its limit.
+The sessions are in `ways`, which of them a request takes is decided in `route`, what it carries is made in `upload`,
+`auth` and `cookies`, what comes back is read by `body`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import contextlib
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import yarl
@@ -21,17 +20,14 @@ from multidict import CIMultiDict
 from crawler import url as urls
 from crawler.download import websocket
 from crawler.download.auth import Credentials
-from crawler.download.body import ACCEPT_ENCODING, open_stream, read_body
-from crawler.download.connect import make_connector, make_unix_connector
+from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars
-from crawler.download.lookup import LOOKUP_SECONDS
-from crawler.download.resolve import Resolver
-from crawler.download.route import PROXY, TCP, UNIX, Route, Router
+from crawler.download.route import PROXY, TCP, Route, Router
 from crawler.download.save import Saver
 from crawler.download.translate import FOREIGN, translate
 from crawler.download.upload import json_writer, make_data
+from crawler.download.ways import Answer, Ways, make_resolver
 from crawler.errors import BlockedError, FetchError
-from crawler.guard import Guard
 from crawler.proxies import redacted
 from crawler.request import Request, Timeout
 from crawler.response import Response
@@ -40,32 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from crawler.cookies import Cookies
-    from crawler.settings import DnsSettings, Settings
+    from crawler.guard import Guard
+    from crawler.settings import Settings
 
 __all__ = ["Downloader"]
 
-_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _TRANSLATED: tuple[type[Exception], ...] = (*FOREIGN, ValueError)
-
-
-class _Answer(aiohttp.ClientResponse):
-    """Notes when the request went out, and the peer's address, which aiohttp forgets when a short body has arrived."""
-
-    peer: str | None = None
-    sent: float = 0.0
-
-    async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        self.sent = time.perf_counter()
-        transport = connection.transport
-        peer = transport.get_extra_info("peername") if transport is not None else None
-        if isinstance(peer, tuple):
-            self.peer = peer[0]
-        return await super().start(connection)
-
-
-class _Times(TypedDict):
-    keepalive_seconds: float
-    lifetime_seconds: float
 
 
 class Downloader:
@@ -92,10 +68,8 @@ class Downloader:
         self._dumps = json_writer(json_dumps)
         self._loads = json_loads
         self._credentials = Credentials(http.auth, http.digest_auth)
-        self._connectors: dict[str, aiohttp.BaseConnector] = {}
         self._streams: set[aiohttp.ClientResponse] = set()
         self._sockets: set[aiohttp.ClientWebSocketResponse] = set()
-        self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
         self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies, clock=clock)
         self._saver = Saver(
             http.max_file_bytes,
@@ -113,17 +87,20 @@ class Downloader:
     async def __aenter__(self) -> Downloader:
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            # Two tries fit into the time for connecting, so that a silent name server is told from a silent host.
-            lookup_seconds = min(LOOKUP_SECONDS, settings.http.connect_seconds * 0.4)
-            self._resolver = _make_resolver(self._guard, settings.dns, lookup_seconds)
+            self._resolver = make_resolver(settings, self._guard)
             stack.push_async_callback(self._resolver.close)
-            # Proxies are dialled for being the user's, wherever they stand.
-            self._proxy_guard = Guard(allow_private=True)
-            self._proxy_resolver = _make_resolver(self._proxy_guard, settings.dns, lookup_seconds)
-            stack.push_async_callback(self._proxy_resolver.close)
             self._router = Router(settings, self._resolver)
-            stack.push_async_callback(self._close_sessions)
-            self._session = self._open_session(TCP, bare=False)
+            ways = Ways(
+                settings,
+                self._guard,
+                self._resolver,
+                tls=self._router.tls.default,
+                timeout=self._timeout,
+                json_serialize=self._dumps,
+                trace_configs=self._trace_configs,
+            )
+            self._ways = await stack.enter_async_context(ways)
+            stack.push_async_callback(self._close_what_is_open)
             self._stack = stack.pop_all()
         return self
 
@@ -203,7 +180,7 @@ class Downloader:
             websocket.check(answer, request.url)
             return answer
 
-        return self._make_session(
+        return self._ways.make_session(
             route.way,
             bare=_is_bare(request, route),
             timeout=self._timeout_of(request),
@@ -222,74 +199,18 @@ class Downloader:
 
     def _tell(self, error: FetchError, request: Request, route: Route | None) -> FetchError:
         """Note on the error what an errback may want to know, and in the statistics of proxies whose fault it was."""
-        sent = CIMultiDict(self._session.headers)
+        sent = CIMultiDict(self._ways.main.headers)
         sent.update(request.headers)
         error.request_headers = sent
         if route is not None:
             error.proxy = self._router.failed(route, error)
         return error
 
-    # -- sessions: one, and others for requests that need another connector or no default headers ----------------------
-
-    def _session_for(self, request: Request, route: Route) -> aiohttp.ClientSession:
-        bare = _is_bare(request, route)
-        if route.way == TCP and not bare:
-            return self._session
-        return self._sessions.get((route.way, bare)) or self._open_session(route.way, bare=bare)
-
-    def _open_session(self, way: str, *, bare: bool) -> aiohttp.ClientSession:
-        self._sessions[way, bare] = session = self._make_session(way, bare=bare)
-        return session
-
-    def _make_session(self, way: str, *, bare: bool, **options: Any) -> aiohttp.ClientSession:
-        session = aiohttp.ClientSession(
-            connector=self._connectors.get(way) or self._open_connector(way),
-            connector_owner=False,
-            headers=None if bare else self._default_headers(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            json_serialize=self._dumps,
-            response_class=_Answer,
-            trace_configs=self._trace_configs,
-            **{"timeout": self._timeout, "skip_auto_headers": self._settings.http.skip_auto_headers or None, **options},
-        )
-        # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
-        # that no delay, count or limit of ours knows of. There is no public switch.
-        session._retry_connection = False
-        return session
-
-    def _open_connector(self, way: str) -> aiohttp.BaseConnector:
-        http = self._settings.http
-        times = _Times(keepalive_seconds=http.keepalive_seconds, lifetime_seconds=http.connection_lifetime_seconds)
-        if way.startswith(UNIX):
-            connector = make_unix_connector(way.removeprefix(UNIX), **times)
-        elif way in (TCP, PROXY):
-            connector = make_connector(
-                guard=self._guard if way == TCP else self._proxy_guard,
-                resolver=self._resolver if way == TCP else self._proxy_resolver,
-                tls=self._router.tls.default,
-                happy_eyeballs_seconds=http.happy_eyeballs_seconds,
-                local_address=http.local_address,
-                **times,
-            )
-        else:
-            from crawler.download.socks import make_socks_connector
-
-            connector = make_socks_connector(
-                way, tls=self._router.tls.default, local_address=http.local_address, **times
-            )
-        self._connectors[way] = connector
-        return connector
-
-    async def _close_sessions(self) -> None:
-        # What the user's code left open:
+    async def _close_what_is_open(self) -> None:
+        """Streams and sockets that the user's code left."""
         for answer in list(self._streams):
             answer.close()
         await asyncio.gather(*map(websocket.close, self._sockets))
-        for session in self._sessions.values():
-            await session.close()
-        for connector in self._connectors.values():
-            await connector.close()
 
     # -- the request's side ------------------------------------------------------------------------------------------
 
@@ -319,19 +240,13 @@ class Downloader:
             options["middlewares"] = digest
         if url.raw_user is not None and "Authorization" in request.headers:
             url = url.with_user(None)  # the header goes before credentials in the address
-        answer = await self._session_for(request, route).request(
+        bare = _is_bare(request, route)
+        session = self._ways.main if route.way == TCP and not bare else self._ways.session(route.way, bare=bare)
+        answer = await session.request(
             request.method, url, headers=self._headers(request, url, route), allow_redirects=False, **options
         )
         self._jars.store(request.session, request.url, answer)
         return answer
-
-    def _default_headers(self) -> CIMultiDict[str]:
-        http = self._settings.http
-        headers = CIMultiDict({"User-Agent": http.user_agent, "Accept": _ACCEPT, "Accept-Encoding": ACCEPT_ENCODING})
-        headers.update(http.headers)
-        for name in http.skip_auto_headers:
-            headers.popall(name, None)
-        return headers
 
     def _headers(self, request: Request, url: yarl.URL, route: Route) -> CIMultiDict[str] | None:
         """Beside those of the session; None for no more."""
@@ -348,7 +263,7 @@ class Downloader:
             headers["Authorization"] = login
         if bare:
             unwanted = {name.lower() for name in request.skip_auto_headers}
-            for name, value in self._default_headers().items():
+            for name, value in self._ways.default_headers().items():
                 if name.lower() not in unwanted and name not in headers:
                     headers[name] = value
             if "Proxy-Authorization" in route.headers:
@@ -380,6 +295,8 @@ class Downloader:
             answer.close()
             raise
         version = answer.version
+        # Under `aioresponses` an answer is not of our making.
+        peer, sent = (answer.peer, answer.sent) if isinstance(answer, Answer) else (None, started)
         response = Response(
             request.url,
             request=request,
@@ -389,8 +306,8 @@ class Downloader:
             reason=answer.reason or "",
             raw_headers=answer.raw_headers,
             elapsed_seconds=time.perf_counter() - started,
-            connect_seconds=max(0.0, getattr(answer, "sent", started) - started),
-            ip_address=getattr(answer, "peer", None),
+            connect_seconds=max(0.0, sent - started),
+            ip_address=peer,
             http_version="1.1" if version is None else f"{version.major}.{version.minor}",
             content=content,
             request_headers=answer.request_info.headers,
@@ -402,18 +319,6 @@ class Downloader:
             response.on_close(partial(self._streams.discard, answer))
             response.on_close(answer.close)
         return response
-
-
-def _make_resolver(guard: Guard, dns: DnsSettings, lookup_seconds: float) -> Resolver:
-    return Resolver(
-        guard,
-        nameservers=dns.nameservers,
-        hosts=dns.hosts,
-        cache_seconds=dns.cache_seconds,
-        negative_cache_seconds=dns.negative_cache_seconds,
-        cache_names=dns.cache_names,
-        lookup_seconds=lookup_seconds,
-    )
 
 
 def _is_bare(request: Request, route: Route) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from raw_server import RawServer, answer
 from socks_server import SocksServer
 
 from crawler import Failure, FetchError, Request, Response, Spider
+from crawler.errors import SettingsError
 from crawler.testing import LocalSite, run_spider
 
 if TYPE_CHECKING:
@@ -242,3 +244,13 @@ async def test_robots_txt_is_asked_for_by_the_way_of_its_request() -> None:
         run = await crawl(site.url, settings=settings, proxy=proxy.url)
     assert run.items[0]["text"] == "hello"
     assert proxy.targets == [f"{site.url}robots.txt", site.url]
+
+
+async def test_a_socks_proxy_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "crawler.download.socks", raising=False)
+    monkeypatch.delattr("crawler.download.socks", raising=False)
+    monkeypatch.setitem(sys.modules, "aiohttp_socks", None)
+    run = await crawl("http://site.example/", proxy="socks5://proxy.example")
+    assert run.items[0]["reason"] == "proxy_url"
+    with pytest.raises(SettingsError, match=r"crawler\[socks\]"):
+        await crawl("http://site.example/", settings=through("socks5://proxy.example"))
