@@ -171,7 +171,9 @@ class Spider:
         """
         return await self._running().fetch(Request(request) if isinstance(request, str) else request)
 
-    def websocket(self, url: str | Request, **options: Any) -> AbstractAsyncContextManager[Any]:
+    def websocket(
+        self, url: str | Request, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         """`async with self.websocket(url) as ws`: aiohttp's `ClientWebSocketResponse`, over the crawl's connections.
 
         `url` is ws(s) or http(s). Options that a `Request` has (`headers`, `cookies`, `session`, `params`, `auth`,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_type
 
+from aiohttp import WSMsgType
+
 from crawler import DropItem, Failure, FilePath, Request, Response, Result, SavedFile, Spider, crawl, run, stream
 from crawler.pipelines import Files
 from crawler.testing import LocalSite, Run, fake_response, run_spider
@@ -63,6 +65,22 @@ class Books(Spider):
             return failure.request.replace(session="other", dont_filter=True)
         return None
 
+    def log_in(self, response: Response) -> Request:
+        assert_type(self.cookies("anna", response.url).dict(), dict[str, str])
+        assert_type(self.cookies()["sid"], str)
+        form = response.form("#login")
+        return form.fill(user="anna", password="secret", callback=self.parse)
+
+    def told(self, failure: Failure) -> str:
+        assert_type(failure.request_info.headers.get("Cookie"), str | None)
+        return failure.request.to_curl()
+
+    async def listen(self) -> AsyncIterator[str]:
+        async with self.websocket("wss://feed.example/", heartbeat=30) as socket:
+            async for message in socket:
+                assert_type(message.type, WSMsgType)
+                yield str(message.data)
+
     async def opened(self) -> None:
         answer = await self.fetch(Request(self.site, method="PUT", data=FilePath("upload.bin")))
         assert_type(answer, Response)
@@ -85,4 +103,5 @@ async def in_a_test() -> None:
     async with LocalSite() as site:
         site.page("/", "<h1>One</h1>")
         assert_type(await run_spider(Books, args={"site": site.url}), Run)
+    assert_type(Request.from_curl("curl https://books.example/"), Request)
     list(Books().parse(fake_response("https://books.example/", "<h1>One</h1>")))
