@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
-from crawler import url as urls
 from crawler.cookies.cookie import Cookie, Target, default_path, domain_matches, is_address, order, path_matches, place
-from crawler.cookies.reading import RefusedError, SetCookie, check_characters, made_cookie, parse_set_cookie
+from crawler.cookies.reading import RefusedError, SetCookie, check_characters, parse_set_cookie
 from crawler.cookies.suffixes import is_public_suffix, registrable_domain
 
 if TYPE_CHECKING:
@@ -183,32 +182,6 @@ class CookieJar:
             found.sort(key=order)
         return found
 
-    # -- the user's side
-
-    def set(
-        self,
-        url: str,
-        name: str,
-        value: str,
-        now: float,
-        *,
-        domain: str = "",
-        path: str = "/",
-        expires: float | None = None,
-        secure: bool = False,
-    ) -> None:
-        """Put a cookie in, as if the host of `url` had set it over https; IP addresses are allowed.
-
-        `domain`: send it to the hosts below too. `expires`: Unix time. Raises `InvalidURL`, and `ValueError` for a name
-        or value that cannot be sent as it is, a domain that is not the host's, a public suffix.
-        """
-        try:
-            found = made_cookie(name, value, domain=domain, path=path, expires=expires, secure=secure)
-            target = Target.of(urls.normalize(url))._replace(secure=True)
-            self._keep(_admitted(found, target, now), target, now)
-        except RefusedError as error:
-            raise ValueError(f"the cookie {name!r}: {error}") from None
-
     def restore(self, cookie: Cookie, now: float) -> bool:
         """Put back a cookie of an earlier run as it was; False, and not done, where it has expired.
 
@@ -219,11 +192,6 @@ class CookieJar:
             return False
         self._put(cookie, now)
         return True
-
-    def clear(self, domain: str = "") -> None:
-        """Drop the cookies for `domain` and the domains below it; without one, all."""
-        for key in [_key(cookie) for cookie in self if not domain or domain_matches(cookie.domain, domain)]:
-            self.drop(key)
 
     def expire(self, now: float) -> None:
         """Drop what has expired. `select` does so with what it meets; until then an expired cookie takes its place."""

@@ -14,7 +14,6 @@ __all__ = [
     "RefusedError",
     "SetCookie",
     "check_characters",
-    "made_cookie",
     "parse_date",
     "parse_set_cookie",
 ]
@@ -118,18 +117,6 @@ def parse_set_cookie(text: str, now: float) -> SetCookie:
         given("httponly") is not None,
         _last(given("samesite"), _same_site) or "",
     )
-
-
-def made_cookie(name: str, value: str, *, domain: str, path: str, expires: float | None, secure: bool) -> SetCookie:
-    """What a user asks for in words. Raises `RefusedError` where no Set-Cookie line could say it."""
-    if not name or any(text.strip(_WHITESPACE) != text for text in (name, value)):
-        raise RefusedError("no name, or spaces around name or value", name)
-    if "=" in name or ";" in f"{name}{value}{path}":
-        raise RefusedError("`;`, or `=` in its name", name)
-    if not path.startswith("/"):
-        raise RefusedError("its path does not begin with a slash", name)
-    check_characters(name, value, f"{name}{value}{path}")
-    return SetCookie(name, value, expires, _domain(domain) or "", path, secure, http_only=False, same_site="")
 
 
 def check_characters(name: str, value: str, text: str) -> None:

@@ -96,18 +96,6 @@ class CookieJars:
         cookies = Cookies(cookie for cookie in self._jars.get(session, ()) if not cookie.is_expired(now))
         return cookies if url is None else cookies.filter(url)
 
-    def set(self, session: str | None, url: str, name: str, value: str, *, domain: str = "", path: str = "/") -> None:
-        """Put a cookie into a session's jar; see `CookieJar.set`. Does nothing where cookies are off."""
-        if self._enabled:
-            jar = self._jar(session)
-            jar.set(url, name, value, self._clock(), domain=domain, path=path)
-            self._settle(session, jar)
-
-    def clear(self, session: str | None = None, domain: str = "") -> None:
-        """Drop a session's cookies: those for `domain` and the domains below it, or all."""
-        if (jar := self._jars.get(session)) is not None:
-            jar.clear(domain)
-
     # -- the job's rows ----------------------------------------------------------------------------------------------
 
     def changes(self) -> dict[str, bytes | None]:

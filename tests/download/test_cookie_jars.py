@@ -158,7 +158,6 @@ def test_a_request_cannot_smuggle_a_field_into_its_cookies(own: dict[str, str]) 
 
 def test_without_cookies_only_those_of_the_request_are_sent() -> None:
     jars = make("a=b", enabled=False)
-    jars.set(None, PAGE, "c", "d")
     jars.restore(make("e=f").changes().values())  # type: ignore[arg-type]
     assert jars.header(None, PAGE, None) == ""
     assert jars.header(None, PAGE, {"own": "1"}) == "own=1"
@@ -176,21 +175,6 @@ def test_a_response_without_cookies_makes_no_jar() -> None:
     jars = make()
     store(jars, "nameless", "a=; Max-Age=0")
     assert (repr(jars), jars.changes()) == ("<CookieJars {}>", {})
-
-
-def test_a_user_puts_cookies_in_and_clears_them() -> None:
-    jars = CookieJars(clock=Time())
-    jars.set("alice", PAGE, "a", "1", domain="shop.test")
-    jars.set("alice", "https://other.test", "b", "2", path="/x")
-    assert jars.header("alice", "https://shop.test/", None) == "a=1"
-    jars.clear("alice", "shop.test")
-    assert [cookie.name for cookie in jars.view("alice")] == ["b"]
-    jars.clear("alice")
-    jars.clear("never met")
-    assert repr(jars) == "<CookieJars {}>"
-    with pytest.raises(ValueError, match="public suffix"):
-        jars.set(None, PAGE, "a", "1", domain="test")
-    assert repr(jars) == "<CookieJars {}>"
 
 
 def test_a_view_is_what_the_session_has_now() -> None:
