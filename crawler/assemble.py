@@ -20,14 +20,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from crawler import crash
 from crawler import settings as setting
 from crawler.clock import SystemClock
 from crawler.context import Context
 from crawler.engine import Engine
+from crawler.epochs import Epochs
 from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
-from crawler.frontier.local import LocalFrontier, Store
+from crawler.export.spool import Spool
+from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
 from crawler.links import Scope
@@ -35,6 +38,7 @@ from crawler.loader import item_types, load_function
 from crawler.log import crawl_log
 from crawler.page import Collector
 from crawler.politeness import HostRule
+from crawler.refusals import Refusals
 from crawler.request import RequestCodec, Timeout
 from crawler.retry import RetryPolicy
 from crawler.robots import product_token
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crawler.contracts import Clock, Exporter, Fetcher, Pipeline
+    from crawler.frontier.store import Store
     from crawler.settings import Loaded, Settings
     from crawler.spider import Spider
 
@@ -147,15 +152,17 @@ class Crawl:
         from crawler.download.session import Downloader
 
         settings = self.settings
+        before, store = None, self._store()
         if self.job is not None:
-            stack.enter_context(_locked(self.job))
+            lock = stack.enter_context(_Lock(self.job))
+            before = self._prepare_job(store)
+            lock.sign()
         log_file = None if self.job is None else self.job / "crawl.log"
         stack.enter_context(crawl_log(log_file, settings.log.level, as_json=settings.log.json))
-        frontier = await self._open_frontier(stack)
-        now = self.clock.now()
-        key = await self._claim(frontier, now)
-        self.stats = Stats.decode(self.spider.name, now, frontier.get("stats"))
+        frontier = await self._open_frontier(stack, store, before)
+        key = await self._claim(frontier, self.clock.now())
         await self._open_exporters(stack, frontier)
+        self.stats = Stats.decode(self.spider.name, self.clock.now(), frontier.get("stats"))
         guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
         downloader = Downloader(
             settings,
@@ -193,6 +200,17 @@ class Crawl:
             max_url_length=settings.http.max_url_length,
             depth_limit=settings.crawl.depth_limit,
         )
+        http = settings.http
+        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
+        robots = RobotsCache(fetcher, self.clock, product_token(http.user_agent), timeout, saved=frontier.get)
+        refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
+        epochs = Epochs(
+            context,
+            exporters=self._exporters,
+            outputs=[self._output_key(exporter) for exporter in self._exporters],
+            rows=(fetcher.cookie_rows, robots.rows, refusals.rows),
+            on_turn=self._write_stats_at_times,
+        )
         collector = Collector(
             context,
             codec=codec,
@@ -200,11 +218,11 @@ class Crawl:
             scope=scope,
             pipelines=pipelines,
             exporters=self._exporters,
+            make_spool=functools.partial(Spool, self.job),
+            refusals=refusals,
+            relieve=epochs.relieve,
             on_item=self._on_item,
         )
-        http = settings.http
-        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
-        robots = RobotsCache(fetcher, self.clock, product_token(http.user_agent), timeout)
         exchange = Exchange(context, robots=robots, scope=scope, is_known=collector.is_known)
         inline = Inline(context, exchange)
         return Engine(
@@ -213,14 +231,13 @@ class Crawl:
             inline=inline,
             collector=collector,
             codec=codec,
-            exporters=self._exporters,
+            epochs=epochs,
             pipelines=pipelines,
-            on_epoch=self._write_stats_at_times,
         )
 
-    async def _open_frontier(self, stack: contextlib.AsyncExitStack) -> LocalFrontier:
-        store = self._store()
-        before = self._prepare_job() if self.job is not None and self.settings.frontier.url is None else None
+    async def _open_frontier(
+        self, stack: contextlib.AsyncExitStack, store: Store, before: _Before | None
+    ) -> LocalFrontier:
         frontier = LocalFrontier(store, rule=self._rule, order=self.settings.crawl.order, rng=self._rng)
         frontier = await stack.enter_async_context(frontier)
         where = f" in {self.job}" if self.job is not None else ""
@@ -254,40 +271,119 @@ class Crawl:
         if url is None and self.job is not None:
             from crawler.frontier.disk import DiskStore
 
-            return DiskStore(self.job / "frontier")
+            return DiskStore(self.job / "frontier", window=self.settings.frontier.window)
         if url is None or url == "memory://":
             from crawler.frontier.memory import MemoryStore
 
             return MemoryStore()
         raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
 
-    def _prepare_job(self) -> _Before | None:
+    def _prepare_job(self, store: Store) -> _Before | None:
         """What the job folder holds of an earlier crawl. One that finished, or is to be discarded, makes room."""
         assert self.job is not None
-        folder = self.job / "frontier"
-        if not folder.exists():
+        folder, old = self.job / "frontier", self.job / "frontier.old"
+        shutil.rmtree(old, ignore_errors=True)  # of a start that was killed here
+        repaired = self.job / "frontier.repaired"
+        if repaired.exists() and not folder.exists():  # `crawler jobs repair` was killed when all but this was done
+            os.replace(repaired, folder)
+        if self.settings.frontier.url is not None or not folder.exists():
             return None
         if self._fresh:
             before = _Before.DISCARDED
-        elif read_state(folder) in _UNFINISHED:
+        elif self._is_unfinished(store, folder):
             return _Before.UNFINISHED
         else:
             before = _Before.FINISHED
-        shutil.rmtree(folder)
+        os.replace(folder, old)  # at once: half a frontier would be none
+        crash.point("recovery_discarding")
+        shutil.rmtree(old, ignore_errors=True)
         return before
 
+    def _is_unfinished(self, store: Store, folder: Path) -> bool:
+        from crawler.frontier.disk import DiskStore
+        from crawler.frontier.layout import refuse_other_format
+
+        assert isinstance(store, DiskStore)
+        found = store.peek()
+        if found is None:
+            return False
+        refuse_other_format(folder, found.format)
+        if found.lost_epochs:
+            logger.warning(
+                "%s: the machine stopped without saving everything; going back by %d epochs to what is surely on disk",
+                self.spider.name, found.lost_epochs,
+            )  # fmt: skip
+        return found.state in _UNFINISHED
+
+    # -- outputs -----------------------------------------------------------------------------------------------------
+
     async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> None:
-        saved = frontier.get("positions")
-        positions: dict[str, bytes] = {} if saved is None else msgspec.msgpack.decode(saved, type=dict[str, bytes])
-        targets = [output.target for output in self.outputs]
-        if len(set(targets)) < len(targets):
-            raise UsageError(f"the same output is named twice: {', '.join(targets)}")
-        for exporter in self._exporters:
-            await exporter.open(positions.get(exporter.target))
+        keys = [self._output_key(exporter) for exporter in self._exporters]
+        if len(set(keys)) < len(keys):
+            raise UsageError(f"the same output is named twice: {', '.join(each.target for each in self._exporters)}")
+        positions = await self._held_positions(frontier)
+        for exporter, position in zip(self._exporters, positions, strict=True):
+            await exporter.open(position)
             stack.push_async_callback(exporter.close)
+        crash.point("recovery_outputs")
+        # Nothing is written to the frontier before what it says of the outputs is safe (see `DiskStore.sync`).
+        await frontier.sync(self._sync_outputs)
         # Where each output begins is known before anything is written to it: a crash cuts it back to here at least.
-        begun = {exporter.target: await exporter.flush() for exporter in self._exporters}
-        await frontier.commit({"positions": msgspec.msgpack.encode(begun)}, self.clock.now())
+        saved = _decoded(frontier.get("positions"))
+        begun = {key: await each.flush() for key, each in zip(keys, self._exporters, strict=True)}
+        places = _decoded_places(frontier.get("outputs"))
+        for key, exporter in zip(keys, self._exporters, strict=True):
+            places[key] = (exporter.target, exporter.path or "-", exporter.format)
+        forgotten = sorted(place[0] for key, place in places.items() if key not in keys)
+        if forgotten:
+            logger.warning(
+                "%s: this job wrote to %s before; items found from now on will not be there",
+                self.spider.name, ", ".join(forgotten),
+            )  # fmt: skip
+        values = {"positions": {**saved, **begun}, "outputs": places}
+        await frontier.commit({key: msgspec.msgpack.encode(value) for key, value in values.items()}, self.clock.now())
+
+    async def _held_positions(self, frontier: LocalFrontier) -> list[bytes | None]:
+        """Where each output goes on. One whose end was torn takes the frontier back with it, epoch by epoch, if there
+        is one in which all of them are what was written; if not, the frontier stays as it is."""
+        newest = [self._position(frontier, exporter) for exporter in self._exporters]
+        positions = newest
+        while torn := await self._torn(positions):
+            logger.warning("%s: the end of %s is not what was written", self.spider.name, ", ".join(torn))
+            if not await frontier.roll_back():
+                return newest
+            logger.info("%s: going back to the epoch before", self.spider.name)
+            positions = [self._position(frontier, exporter) for exporter in self._exporters]
+        return positions
+
+    async def _torn(self, positions: Sequence[bytes | None]) -> list[str]:
+        """The outputs that are there, and not what was committed."""
+        return [
+            exporter.target
+            for exporter, position in zip(self._exporters, positions, strict=True)
+            if position is not None and _is_there(exporter) and not await exporter.holds(position)
+        ]
+
+    def _position(self, frontier: LocalFrontier, exporter: Exporter) -> bytes | None:
+        """As committed: by the place beside the job folder; where the folder was moved alone, by its path or name."""
+        positions, key = _decoded(frontier.get("positions")), self._output_key(exporter)
+        if key in positions:
+            return positions[key]
+        for other, (target, path, _) in _decoded_places(frontier.get("outputs")).items():
+            if other in positions and (path == exporter.path or target == exporter.target):
+                return positions[other]
+        return None
+
+    def _output_key(self, exporter: Exporter) -> str:
+        if exporter.path is None:
+            return "-"
+        return exporter.path if self.job is None else os.path.relpath(exporter.path, self.job)
+
+    async def _sync_outputs(self) -> None:
+        for exporter in self._exporters:
+            await exporter.sync()
+
+    # -- hosts -------------------------------------------------------------------------------------------------------
 
     def _make_rule(self, host: str) -> HostRule:
         rule = self.settings.politeness.for_host(host)
@@ -316,40 +412,52 @@ class Crawl:
             raise OutputError(f"cannot write {self.job / 'stats.json'}: {error.strerror or error}") from error
 
 
-def read_state(frontier: Path) -> str | None:
-    """The state a job's last committed epoch left: `running`, or why it ended. None for a frontier never committed."""
-    from crawler.frontier.disk import DiskStore
+class _Lock:
+    """The job folder is ours alone, as long as the process lives. `sign` writes who we are into it."""
 
-    store = DiskStore(frontier)
-    try:
-        store.open()
-        state = store.get_value("state")
-    finally:
-        store.close()
-    return None if state is None else state.decode()
+    def __init__(self, job: Path) -> None:
+        self._job = job
+        self._descriptor = -1
 
-
-@contextlib.contextmanager
-def _locked(job: Path) -> Any:
-    """The job folder is ours alone, as long as the process lives."""
-    try:
-        job.mkdir(parents=True, exist_ok=True, mode=0o755)
-        descriptor = os.open(job / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise EngineUnavailable(f"cannot use the job folder {job}: {error.strerror or error}") from error
-    try:
+    def __enter__(self) -> _Lock:
+        job = self._job
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            job.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._descriptor = os.open(job / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            holder = os.read(descriptor, 20).decode(errors="replace").strip() or "?"
+            raise EngineUnavailable(f"cannot use the job folder {job}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 20).decode(errors="replace").strip() or "?"
+            os.close(self._descriptor)
             raise JobError(
                 f"job {job} is in use by process {holder}; wait for it, stop it, or give another folder with --job"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._descriptor)
+
+    def sign(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise EngineUnavailable(f"cannot use the job folder {self._job}: {error.strerror or error}") from error
+
+
+def _is_there(exporter: Exporter) -> bool:
+    return exporter.path is not None and os.path.exists(exporter.path)
+
+
+def _decoded(positions: bytes | None) -> dict[str, bytes]:
+    return {} if positions is None else msgspec.msgpack.decode(positions, type=dict[str, bytes])
+
+
+def _decoded_places(outputs: bytes | None) -> dict[str, tuple[str, str, str]]:
+    """By output key: as typed, absolute path, format."""
+    return {} if outputs is None else msgspec.msgpack.decode(outputs, type=dict[str, tuple[str, str, str]])
 
 
 def _instance(pipeline: Any) -> Pipeline:

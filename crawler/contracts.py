@@ -70,6 +70,8 @@ class Entry(NamedTuple):
     """Unix time before which it is not leased."""
     filtered: bool = True
     """False: queued even when the fingerprint was seen (Scrapy's `dont_filter`)."""
+    parent: tuple[str, int] | None = None
+    """(host, fingerprint) of the request whose page gave this one; None: `start()` did."""
 
 
 class Lease(NamedTuple):
@@ -81,6 +83,12 @@ class Lease(NamedTuple):
     depth: int
     attempt: int
     """How often it was tried before: 0 the first time."""
+    fingerprint: int = 0
+    key: int = 0
+    """64 bits that stay the same however often it is leased: the fingerprint, or for an entry that was not filtered
+    one that tells it from others with this fingerprint."""
+    deaths: int = 0
+    """How often a process died while the code of this request ran (`Frontier.at_work`)."""
 
 
 class Leased(NamedTuple):
@@ -106,6 +114,8 @@ class Outcome(NamedTuple):
     lease: Lease
     verdict: Verdict
     not_before: float = 0.0
+    end: bytes = b""
+    """Kept where the verdict is final; `Frontier.ended` gives it back."""
 
 
 class Counts(NamedTuple):
@@ -146,8 +156,14 @@ class Frontier(Protocol):
         """Queue those not seen before (or not `filtered`), mark all as seen; how many were queued."""
         ...
 
-    def remember(self, host: str, fingerprint: int) -> bool:
-        """Mark as seen without queueing: it was reached another way, by a redirect. Whether it was new."""
+    def remember(self, host: str, fingerprint: int, parent: tuple[str, int] | None = None, end: bytes = b"") -> bool:
+        """Mark as seen without queueing: it was reached another way, by a redirect. Whether it was new; then `end` is
+        kept like that of an outcome."""
+        ...
+
+    def ended(self, host: str, fingerprint: int) -> bytes | None:
+        """`Outcome.end` of the last request with this fingerprint. None where it has not ended, and from engines that
+        keep nothing beyond the process."""
         ...
 
     def seen(self, host: str, fingerprint: int) -> bool:
@@ -191,6 +207,15 @@ class Frontier(Protocol):
         """Change how a host is treated: seconds between starts, places, and a pause. None leaves a value as it is."""
         ...
 
+    def delay(self, host: str) -> float:
+        """Seconds between starts at this host as things stand."""
+        ...
+
+    def at_work(self, lease: Lease | None) -> None:
+        """The loop runs code of this lease now; None: of nobody's. Where the process dies meanwhile, `Lease.deaths`
+        says so later, whatever was committed."""
+        ...
+
     async def reap(self, now: float, limit: int) -> int:
         """Give back leases that lapsed (engines with several workers); how many."""
         ...
@@ -208,6 +233,11 @@ class Frontier(Protocol):
     async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
         """Close the epoch: everything since the last commit, and these values, become durable together or not at
         all. None removes a value."""
+        ...
+
+    async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
+        """What was committed when this is called survives a power failure. `before` is awaited first: it does the
+        same for the outputs that the commit speaks of. Epochs may be closed meanwhile."""
         ...
 
     def export(self) -> AsyncIterator[tuple[Entry, int]]:
@@ -259,6 +289,10 @@ class Fetcher(Protocol):
         """The values of all rows that were ever committed and not removed."""
         ...
 
+    async def sync(self) -> None:
+        """Files saved until now survive a power failure."""
+        ...
+
 
 class RobotsRules(Protocol):
     """robots.txt of every origin met."""
@@ -275,6 +309,10 @@ class RobotsRules(Protocol):
         fetched (RFC 9309, 2.3.1.4), and it is worth another try later."""
         ...
 
+    def rows(self) -> Mapping[str, bytes | None]:
+        """What was learnt since the last call, as rows for `Frontier.commit`; their keys begin with `robots/`."""
+        ...
+
 
 # -- items -----------------------------------------------------------------------------------------------------------
 
@@ -287,13 +325,45 @@ class Pipeline(Protocol):
         ...
 
 
+class Spool(Protocol):
+    """Encoded items of one page on their way to one output: in memory while they are few, on disk when they are many.
+    Raises `OutputError`."""
+
+    needs_spill: bool
+    """What is in memory is enough to be written: call `spill`, in a thread."""
+
+    def append(self, record: bytes) -> None: ...
+
+    def spill(self) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
 class Exporter(Protocol):
     """One output. Items are encoded when a page gives them, appended when the page takes effect, and written when the
     epoch closes: `flush` returns a position, which is committed with the epoch and given back to `open` after a crash.
     Raises `OutputError`."""
 
     target: str
-    """What the user asked for, as shown in messages and kept as the key of its position."""
+    """What the user asked for, as shown in messages."""
+
+    @property
+    def path(self) -> str | None:
+        """Absolute; None: standard output."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """As in `FORMATS` of `crawler.export`."""
+        ...
+
+    async def holds(self, position: bytes) -> bool:
+        """Before `open`: whether the output still is, up to this committed position, what was written."""
+        ...
 
     async def open(self, position: bytes | None) -> None:
         """Ready to append. `position` is the last committed one of this job: the output is cut back to it."""
@@ -305,8 +375,16 @@ class Exporter(Protocol):
 
     def append(self, encoded: bytes) -> None: ...
 
+    def append_spool(self, spool: Spool, limit: int | None = None) -> None:
+        """The same for all records of a spool, at most `limit` of them; `flush` closes it."""
+        ...
+
     async def flush(self) -> bytes:
         """Hand everything appended to the operating system; the position after it."""
+        ...
+
+    async def sync(self) -> None:
+        """What was flushed survives a power failure."""
         ...
 
     async def close(self) -> None:

@@ -5,9 +5,8 @@
                     └────────── new, deferred and released requests ◄───────┘
 
 One TaskGroup owns every task. Workers take what the scheduler hands them and never sleep while they hold a request: a
-delay, a retry, a `Retry-After` is a time in the frontier. A page's effects are applied in one synchronous step. The
-committer closes the epoch: outputs first, then one transaction in the frontier with their positions. Pages that finish
-while an epoch is being closed are held back for the next one, so that none is half in it.
+delay, a retry, a `Retry-After` is a time in the frontier. What a page causes goes into the open epoch (`epochs.py`) in
+one synchronous step.
 """
 
 from __future__ import annotations
@@ -21,29 +20,31 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from crawler.contracts import Exporter, Lease, Outcome, Verdict
+from crawler import crash, fate
+from crawler.contracts import Lease, Verdict
 from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.fate import Fate
 from crawler.inline import trusted
 from crawler.page import OUTPUTS_PER_TURN, Collector, Page
+from crawler.steps import Steps
+from crawler.url import redact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from crawler.context import Context
     from crawler.contracts import Pipeline
+    from crawler.epochs import Epochs
     from crawler.inline import Inline
-    from crawler.request import RequestCodec
+    from crawler.request import Request, RequestCodec
     from crawler.visit import Visits
 
 __all__ = ["Engine", "Phase"]
 
 logger = logging.getLogger("crawler.engine")
 
-EPOCH_SECONDS = 0.2
-"""How long an epoch stays open: what a crash costs in repeated fetches, against the price of a transaction."""
-EPOCH_PAGES = 500
+_DEATHS = 2
+"""Processes that a request's code may kill before it is set aside."""
 _CANCEL_SECONDS = 5.0
 """How long a cancelled page may take to give up before the end goes on without it."""
 
@@ -73,9 +74,8 @@ class Engine:
         inline: Inline,
         collector: Collector,
         codec: RequestCodec,
-        exporters: Sequence[Exporter],
+        epochs: Epochs,
         pipelines: Sequence[Pipeline],
-        on_epoch: Callable[[], None] = lambda: None,
     ) -> None:
         self.spider = context.spider
         self.stats = context.stats
@@ -83,15 +83,14 @@ class Engine:
         self._limits = context.settings.crawl
         self._frontier = context.frontier
         self._fetcher = context.fetcher
+        self._epochs = epochs
         self._clock = context.clock
         self._visits = visits
         self._inline = inline
         self._collector = collector
         self._codec = codec
-        self._exporters = exporters
         self._pipelines = pipelines
         self._opened: list[Pipeline] = []
-        self._on_epoch = on_epoch
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
         self._busy: dict[asyncio.Task[Any], Lease] = {}
@@ -102,21 +101,16 @@ class Engine:
         self._taking = False
         """An output of `start()` is on its way through the pipelines."""
 
-        self._started = self._frontier.get("started") is not None
-        self._named: set[str] = set(msgspec.json.decode(self._frontier.get("named") or b"[]"))
-        self._held: list[Page] | None = None
         self._earlier_errors = self.stats.total.errors
-        self._pages_in_epoch = 0
-        self._epoch_full = asyncio.Event()
-        self._dirty = False
 
     # -- the story ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> str:
         self.phase = Phase.RUNNING
         self._inline.on_leave = self._place_freed
+        self._epochs.on_change = self._changed
         self.spider._services = self._inline
-        for host in self._named:
+        for host in self._epochs.named:
             self._fetcher.allow_host(host)
         self._frontier.resume(self._clock.now())
         try:
@@ -125,14 +119,19 @@ class Engine:
             self.stats.reason = "failed"
             self.phase = Phase.CLOSED
             raise
+        crash.point("recovered")
         try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed(), name="start()")
-                group.create_task(self._commit_regularly(), name="committer")
+                regular = [
+                    group.create_task(self._epochs.close_regularly(), name="epochs"),
+                    group.create_task(self._epochs.sync_regularly(), name="syncs"),
+                ]
                 for number in range(self._limits.concurrency):
                     group.create_task(self._work(), name=f"worker {number}")
                 await self._schedule()
                 await self._drain(feeding)
+                await self._epochs.end(regular)
         except BaseExceptionGroup as errors:
             self.stats.reason = "failed"
             cause = _first_cause(errors)
@@ -141,7 +140,7 @@ class Engine:
             self.phase = Phase.CLOSED
         await self._close_user_code()
         self.stats.finished_at = self._clock.now()
-        await self._commit(state=self.stats.reason)
+        await self._epochs.finish(self.stats.reason)
         return self.stats.reason
 
     def stop(self, reason: str = "stopped") -> None:
@@ -162,10 +161,10 @@ class Engine:
 
     async def _feed(self) -> None:
         """`start()`, once per job. A crash in its middle runs it again, and what it gave before is known by then."""
-        if not self._started:
+        if not self._epochs.started:
             trusted.set(True)
             try:
-                self._started = await self._take_start()
+                self._epochs.started = await self._take_start()
             except EngineUnavailable:
                 raise
             except Exception as error:
@@ -178,7 +177,7 @@ class Engine:
                 return
             finally:
                 self._inline.close_streams()
-            self._dirty = True
+            self._epochs.touch()
         self._wake.set()
 
     async def _take_start(self) -> bool:
@@ -193,6 +192,7 @@ class Engine:
             number = 0
             async for output in outputs:
                 await self._take(self._collector.collect, output, "start")
+                await self._epochs.room()
                 number += 1
                 if self._stopping.is_set():
                     return False
@@ -206,16 +206,9 @@ class Engine:
         try:
             await collect(page, *arguments)
         finally:
-            self._apply_start(page)
+            self._epochs.apply(page)
             self._taking = False
             self._wake.set()
-
-    def _apply_start(self, page: Page) -> None:
-        """Hosts that `start()` names may be private."""
-        for host in page.named - self._named:
-            self._named.add(host)
-            self._fetcher.allow_host(host)
-        self._apply(page)
 
     async def _schedule(self) -> None:
         """Hand due requests to idle workers until nothing is left or somebody says stop."""
@@ -235,14 +228,15 @@ class Engine:
 
     def _room(self) -> int:
         """How many requests may be started now. Near the page limit each one in flight counts as a page."""
+        if self._epochs.is_full:
+            return 0
         room = len(self._idle)
         if self._limits.page_limit:
-            held = len(self._held or ())
-            room = min(room, self._limits.page_limit - self.stats.total.pages - len(self._busy) - held)
+            room = min(room, self._limits.page_limit - self.stats.total.pages - len(self._busy) - self._epochs.held)
         return max(room, 0)
 
     def _is_finished(self) -> bool:
-        return self._started and not self._busy and self._held is None
+        return self._epochs.started and not self._busy and not self._epochs.is_closing
 
     def _until(self, next_due: float | None, now: float) -> float | None:
         """Seconds to wait for. With no room there is nothing to wait for but an event, and every event wakes us."""
@@ -272,63 +266,58 @@ class Engine:
 
     async def _process(self, lease: Lease) -> None:
         """One leased request and everything it causes."""
+        crash.point("after_dequeue")
         place = _Place(self, lease.host)
         try:
             request = self._codec.decode(lease.record, lease.depth)
         except ValueError as error:
-            logger.error("a stored request of host %s is set aside: %s", lease.host, error)
-            self.stats.failed("unreadable")
-            page = Page(None, lease)
-            page.verdict = Verdict.DEAD
+            page = self._set_aside(Page(None, lease), "unreadable", f"it cannot be read: {error}")
         else:
             page = Page(request, lease)
-            try:
-                await self._visits.visit(page, request, lease, place.leave)
-            except asyncio.CancelledError:
-                page = Page(request, lease)  # nothing of it happened
-                page.verdict = Verdict.RELEASE
-                self._apply(page)
-                raise
-            finally:
-                place.leave()
+            if lease.deaths:
+                logger.warning("the process died while at %r (%d of %d times)", request, lease.deaths, _DEATHS)
+            if lease.deaths >= _DEATHS:
+                self._set_aside(page, "poison", f"its processing killed the process {lease.deaths} times")
+            else:
+                page = await self._visit(page, request, lease, place)
         place.leave()
-        self._apply(page)
+        crash.point("after_callback")
+        self._epochs.apply(page)
+
+    async def _visit(self, page: Page, request: Request, lease: Lease, place: _Place) -> Page:
+        try:
+            await Steps(self._visits.visit(page, request, lease, place.leave), self._frontier, lease)
+        except asyncio.CancelledError:
+            page.close()
+            released = Page(request, lease)  # nothing of it happened
+            released.verdict = Verdict.RELEASE
+            self._epochs.apply(released)
+            raise
+        except BaseException:
+            page.close()
+            raise
+        finally:
+            place.leave()
+        return page
+
+    def _set_aside(self, page: Page, reason: str, message: str) -> Page:
+        """None of the user's code sees it: that may be what kills."""
+        assert page.lease is not None
+        url = "" if page.request is None else redact(page.request.url)
+        logger.error("a request of host %s is set aside: %s%s", page.lease.host, url and f"{url}: ", message)
+        self.stats.failed(reason)
+        page.verdict = Verdict.DEAD
+        now, depth, attempts = self._clock.now(), page.lease.depth, page.lease.attempt + 1
+        page.fate = Fate(url, fate.Verdict.SET_ASIDE, now, depth, attempts, reason=reason, message=message)
+        return page
 
     def _place_freed(self) -> None:
         self._inline.place_freed()
         self._wake.set()
 
-    # -- effects and epochs ------------------------------------------------------------------------------------------
-
-    def _apply(self, page: Page) -> None:
-        """All effects of a page in one step, into the open epoch; held back while an epoch is being closed."""
-        if self._held is not None:
-            self._held.append(page)
-            return
-        now = self._clock.now()
-        total = self.stats.total
-        if page.reached is not None and not self._frontier.remember(*page.reached):
-            # Somebody else came to the same page meanwhile, and its effects are there: once is enough.
-            total.duplicates += 1
-            page.entries, page.items, page.delivered = [], [], False
-        if page.entries:
-            total.duplicates += len(page.entries) - self._frontier.add(page.entries, now)
-        if page.lease is not None:
-            self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before)], now)
-        if page.delivered:
-            total.pages += 1
-            total.depth_max = max(total.depth_max, page.depth - 1)
-        for encoded in page.items:
-            if self._limits.item_limit and total.items >= self._limits.item_limit:
-                break
-            total.items += 1
-            for exporter, line in zip(self._exporters, encoded, strict=True):
-                exporter.append(line)
+    def _changed(self) -> None:
+        """Something took effect."""
         self._check_limits()
-        self._dirty = True
-        self._pages_in_epoch += 1
-        if self._pages_in_epoch >= EPOCH_PAGES:
-            self._epoch_full.set()
         self._wake.set()
 
     def _check_limits(self) -> None:
@@ -339,37 +328,6 @@ class Engine:
             self.stop("item_limit")
         elif limits.page_limit and total.pages >= limits.page_limit:
             self.stop("page_limit")
-
-    async def _commit_regularly(self) -> None:
-        while not self._closed:
-            self._epoch_full.clear()
-            await self._clock.wait(self._epoch_full, EPOCH_SECONDS)
-            if self._dirty:
-                await self._commit()
-            self._on_epoch()
-
-    async def _commit(self, state: str = "running") -> None:
-        """Close the epoch. Outputs first: what the frontier calls done has been written."""
-        self._held = []
-        self._dirty = False
-        self._pages_in_epoch = 0
-        try:
-            positions = {exporter.target: await exporter.flush() for exporter in self._exporters}
-            values: dict[str, bytes | None] = {
-                "positions": msgspec.msgpack.encode(positions),
-                "stats": self.stats.encode(self._clock.now()),
-                "named": msgspec.json.encode(sorted(self._named)),
-                "state": state.encode(),
-                **self._fetcher.cookie_rows(),
-            }
-            if self._started:
-                values["started"] = b"1"
-            await self._frontier.commit(values, self._clock.now())
-        finally:
-            held, self._held = self._held, None
-        for page in held:
-            self._apply(page)
-        self._wake.set()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -392,7 +350,6 @@ class Engine:
             self._wake.clear()
             await self._clock.wait(self._wake, left)
         self._closed = True
-        self._epoch_full.set()
         while self._idle:
             self._idle.popleft().set_result(None)
 
@@ -435,7 +392,9 @@ class Engine:
 
     def totals(self) -> dict[str, Any]:
         """The content of `stats.json`."""
-        self.stats.hosts = self._frontier.counts().hosts
+        counts = self._frontier.counts()
+        self.stats.hosts, self.stats.added = counts.hosts, counts.added
+        self.stats.waiting = counts.queued + counts.leased
         return self.stats.snapshot(self._clock.now())
 
     def snapshot(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     │   ├── NotStorable            a yielded request that cannot wait on disk
     │   └── JobError               a job folder that this process cannot work on
     ├── EngineUnavailable          the frontier's engine or the disk failed; exit code 69
+    │   ├── JobDamaged             a file of the job is not what was written
     │   └── OutputError            an output cannot be written, or is not what was committed
     ├── CallbackError              a callback gave something that is neither item nor request
     │   └── CallbackTimeout        it took longer than `crawl.callback_timeout_seconds`
@@ -46,6 +47,7 @@ __all__ = [
     "EngineUnavailable",
     "FetchError",
     "InvalidURL",
+    "JobDamaged",
     "JobError",
     "NotStorable",
     "OutputError",
@@ -90,6 +92,10 @@ class JobError(UsageError):
 
 class EngineUnavailable(CrawlerError):
     """The frontier's engine or the disk failed. Nothing committed is lost; exit code 69."""
+
+
+class JobDamaged(EngineUnavailable):
+    """A file of the job's frontier is not what was written; `crawler jobs repair` saves what can be saved."""
 
 
 class OutputError(EngineUnavailable):

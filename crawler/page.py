@@ -15,25 +15,41 @@ import inspect
 import itertools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
+from crawler import fate
 from crawler import url as urls
-from crawler.contracts import Entry, Exporter, Lease, Pipeline, Verdict
+from crawler.contracts import Entry, Exporter, Lease, Pipeline, Spool, Verdict
 from crawler.errors import CallbackError, CallbackTimeout, DropItem, EngineUnavailable
+from crawler.fate import Fate
 from crawler.item import as_dict, is_item, type_name
 from crawler.links import Links, Scope
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
     from crawler.context import Context
+    from crawler.refusals import Refusals
     from crawler.url import Fingerprinter
 
 __all__ = ["OUTPUTS_PER_TURN", "Collector", "Page", "unhurried"]
 
 logger = logging.getLogger("crawler.page")
 
+_ENTRIES_AT_ONCE = 1000
+"""More requests of one page are not kept in memory: the frontier has them before the page ends."""
 OUTPUTS_PER_TURN = 200
 """A callback that gives very much lets other pages run after this many outputs."""
+
+
+class Reached(NamedTuple):
+    """Where redirects led; the arguments of `Frontier.remember`."""
+
+    host: str
+    fingerprint: int
+    parent: tuple[str, int] | None
+    end: bytes
 
 
 class Page:
@@ -43,12 +59,16 @@ class Page:
         "delivered",
         "depth",
         "entries",
-        "items",
+        "fate",
+        "item_count",
+        "kept",
         "lease",
         "named",
         "not_before",
+        "outputs",
         "reached",
         "request",
+        "spools",
         "verdict",
     )
 
@@ -60,14 +80,43 @@ class Page:
         self.verdict = Verdict.DONE
         self.not_before = 0.0
         self.entries: list[Entry] = []
-        self.items: list[Sequence[bytes]] = []
-        """Each item as each of the exporters has it."""
-        self.reached: tuple[str, int] | None = None
-        """(host, fingerprint) of where redirects led."""
+        self.kept: list[Entry] = []
+        """Those of `entries` that must not be handed over before the page ends: they would come twice."""
+        self.spools: Sequence[Spool] = ()
+        """The items as each of the exporters has them."""
+        self.item_count = 0
+        self.outputs = 0
+        """Items and requests so far."""
+        self.fate: Fate | None = None
+        self.reached: Reached | None = None
         self.named: set[str] = set()
         """Hosts that `start()` named in requests of its own, as opposed to links it found."""
         self.delivered = False
         """A callback got its response: it counts as a page."""
+
+    @property
+    def end(self) -> bytes:
+        """What the frontier keeps of it."""
+        return b"" if self.fate is None else self.fate.encode()
+
+    @property
+    def parent(self) -> tuple[str, int] | None:
+        """As `Entry.parent` of what it gives."""
+        return None if self.lease is None else (self.lease.host, self.lease.fingerprint)
+
+    def drop(self) -> None:
+        """Nothing that it gave counts: where it was redirected to, somebody else was before."""
+        self.entries, self.kept, self.delivered = [], [], False
+        if self.fate is not None and self.reached is not None:
+            target = Fate.decode(self.reached.end).url
+            self.fate = msgspec.structs.replace(self.fate, verdict=fate.Verdict.REDIRECTED, target=target)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of items that nobody wants."""
+        for spool in self.spools:
+            spool.close()
+        self.spools, self.item_count = (), 0
 
 
 class Collector:
@@ -82,6 +131,9 @@ class Collector:
         scope: Scope,
         pipelines: Sequence[Pipeline],
         exporters: Sequence[Exporter],
+        make_spool: Callable[[], Spool],
+        refusals: Refusals,
+        relieve: Callable[[Page], Awaitable[None]],
         on_item: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
         self._spider = context.spider
@@ -93,7 +145,13 @@ class Collector:
         self._scope = scope
         self._pipelines = pipelines
         self._exporters = exporters
+        self._make_spool = make_spool
+        self._refusals = refusals
+        self._relieve = relieve
         self._on_item = on_item
+        self._output_limit = context.settings.crawl.output_limit
+        self._with_ids = context.settings.output.item_ids
+        self._start_items = 0
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
 
     async def run(
@@ -143,11 +201,14 @@ class Collector:
         if output is None:
             return
         if isinstance(output, Request):
+            self._count(page, callback)
             page.named.add(urls.host_key(output.url))
             self._add_request(page, output)
         elif isinstance(output, Links):
+            self._count(page, callback)
             self._add_links(page, output)
         elif is_item(output):
+            self._count(page, callback)
             await self._add_item(page, output)
         elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
             for number, each in enumerate(output, 1):
@@ -160,10 +221,21 @@ class Collector:
                 "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all "
                 "returns, a list or generator of those, or None"
             )
+        if len(page.entries) >= _ENTRIES_AT_ONCE:
+            await self._relieve(page)
+
+    def _count(self, page: Page, callback: str) -> None:
+        """What one page gives may not go on for ever."""
+        page.outputs += 1
+        if self._output_limit and page.outputs > self._output_limit and page.lease is not None:
+            raise CallbackError(
+                f"{callback} of spider {self._spider.name!r} gave more than {self._output_limit} items and requests "
+                "(crawl.output_limit)"
+            )
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
-    def entry(self, request: Request, depth: int) -> Entry:
+    def entry(self, request: Request, depth: int, parent: tuple[str, int] | None) -> Entry:
         """The frontier's view of a request. Raises `NotStorable`."""
         return Entry(
             urls.host_key(request.url),
@@ -173,6 +245,7 @@ class Collector:
             depth,
             self._not_before(request),
             not request.dont_filter,
+            parent,
         )
 
     def fingerprint(self, request: Request) -> int:
@@ -199,15 +272,21 @@ class Collector:
             task = asyncio.current_task()
             self._reaching = {fingerprint: owner for fingerprint, owner in self._reaching.items() if owner is not task}
 
-    def reached(self, final: Request) -> tuple[str, int] | None:
-        """(host, fingerprint) of where a chain of redirects ended, if it may be there once only."""
-        return (urls.host_key(final.url), self.fingerprint(final)) if _is_filtered(final) else None
+    def reached(self, page: Page, final: Request, status: int) -> Reached | None:
+        """Where a chain of redirects ended, if it may be there once only."""
+        if not _is_filtered(final):
+            return None
+        began = "" if page.request is None else urls.redact(page.request.url)
+        end = Fate(
+            urls.redact(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth, status=status, target=began
+        )
+        return Reached(urls.host_key(final.url), self.fingerprint(final), page.parent, end.encode())
 
     def _add_request(self, page: Page, request: Request) -> None:
         self._check_methods(request)
-        if self._refused(request.url, page.depth):
+        if self._refused(page, request.url):
             return
-        page.entries.append(self.entry(request, page.depth))
+        page.entries.append(self.entry(request, page.depth, page.parent))
 
     def _check_methods(self, request: Request) -> None:
         for name in (request.callback, request.errback):
@@ -220,7 +299,7 @@ class Collector:
                 self._add_request(page, request)
             return
         self._check_methods(links.template)
-        accepted = [url for url in links.urls() if not self._refused(url, page.depth)]
+        accepted = [url for url in links.urls() if not self._refused(page, url)]
         fingerprints = self._fingerprint.many([urls.canonical(url) for url in accepted])
         for url, fingerprint in zip(accepted, fingerprints, strict=True):
             host = urls.host_key(url)
@@ -229,14 +308,16 @@ class Collector:
                 continue
             request = links.request(url)
             record = self._codec.encode(request)
+            not_before = self._not_before(request)
             page.entries.append(
-                Entry(host, fingerprint, record, request.priority, page.depth, self._not_before(request), True)
+                Entry(host, fingerprint, record, request.priority, page.depth, not_before, True, page.parent)
             )
 
-    def _refused(self, url: str, depth: int) -> bool:
-        refusal = self._scope.refusal(url, depth)
+    def _refused(self, page: Page, url: str) -> bool:
+        refusal = self._scope.refusal(url, page.depth)
         if refusal is None:
             return False
+        self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
         if refusal == "offsite":
             self._stats.total.offsite += 1
         else:
@@ -263,14 +344,32 @@ class Collector:
                 self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item returned None")
                 return
         try:
-            fields = as_dict(item)
+            fields = self._fields(page, item)
             encoded = [exporter.encode(fields) for exporter in self._exporters]
         except (TypeError, ValueError):
             self._item_failed(page, "item_error", f"a {type_name(item)} cannot be written")
             return
-        page.items.append(encoded)
+        await self._keep(page, encoded)
         if self._on_item is not None:
             await self._on_item(item)
+
+    def _fields(self, page: Page, item: Any) -> Mapping[str, Any]:
+        fields = as_dict(item)
+        if not self._with_ids or "_id" in fields:
+            return fields
+        if page.lease is not None:
+            return {"_id": f"{page.lease.key:016x}-{page.item_count}", **fields}
+        self._start_items += 1
+        return {"_id": f"start-{self._start_items - 1}", **fields}
+
+    async def _keep(self, page: Page, encoded: Sequence[bytes]) -> None:
+        page.item_count += 1
+        if not page.spools:
+            page.spools = [self._make_spool() for _ in encoded]
+        for spool, record in zip(page.spools, encoded, strict=True):
+            spool.append(record)
+            if spool.needs_spill:
+                await asyncio.to_thread(spool.spill)
 
     def _item_failed(self, page: Page, reason: str, message: str) -> None:
         self._stats.failed(reason)

@@ -39,6 +39,12 @@ class Totals(msgspec.Struct):
     robots_denied: int = 0
     blocked: int = 0
     depth_max: int = 0
+    done: int = 0
+    """Queued requests whose callback had its response."""
+    failed: int = 0
+    """Those that were given up, or refused by our own rules."""
+    dropped: int = 0
+    """Those that redirects led elsewhere: to a host that has its own turn, or to a page that was known."""
     status: dict[str, int] = {}
     failures: dict[str, int] = {}
     proxies: dict[str, dict[str, int]] = {}
@@ -60,6 +66,8 @@ class Stats:
         self.reason = "running"
         self.finished_at: float | None = None
         self.hosts = 0
+        self.added = self.waiting = 0
+        """Requests ever queued, and those not ended: `added = done + failed + dropped + waiting`."""
         self._run_started = now
         self._earlier_seconds = self.total.elapsed_seconds
         self.status: Counter[int] = Counter({int(status): count for status, count in self.total.status.items()})
@@ -110,6 +118,8 @@ class Stats:
             "finished_at": None if self.finished_at is None else _iso(self.finished_at),
             "elapsed_seconds": round(sums.pop("elapsed_seconds"), 3),
             **sums,
+            "added": self.added,
+            "waiting": self.waiting,
             "hosts": self.hosts,
         }
 

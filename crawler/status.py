@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from crawler.contracts import Clock
 
-__all__ = ["LogProgress", "latest_job", "live_line", "read_stats", "show_live", "summary"]
+__all__ = ["LogProgress", "latest_job", "live_line", "read_stats", "show_live", "size_text", "summary"]
 
 logger = logging.getLogger("crawler.progress")
 
@@ -129,7 +129,7 @@ def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("pages", f"{stats['pages']}{per_second}"),
         ("items", str(stats["items"])),
         ("requests", f"{stats['requests']} ({', '.join(again)})" if again else str(stats["requests"])),
-        ("received", _size(stats["bytes"])),
+        ("received", size_text(stats["bytes"])),
         ("hosts", str(stats["hosts"])),
         ("errors", str(stats["errors"])),
     ]
@@ -145,7 +145,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _size(size: float) -> str:
+def size_text(size: float) -> str:
+    """`6.9 MiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

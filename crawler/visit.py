@@ -8,9 +8,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from crawler import politeness
+from crawler import crash, fate, politeness
 from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
+from crawler.fate import Fate
 from crawler.retry import is_repeatable, parse_retry_after
 from crawler.settings import StatusSet
 from crawler.spider import Failure
@@ -32,6 +33,8 @@ logger = logging.getLogger("crawler.visit")
 
 _NAME_SECONDS = 0.1
 """How long a worker waits for a name: nearly all are there by then."""
+_LONGEST_MESSAGE = 500
+"""Of an error, as it is kept for `crawler explain`."""
 _NAME_PAUSE_SECONDS = 0.5
 """Shorter than the second for which any answer is kept."""
 
@@ -53,8 +56,6 @@ class Visits:
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
-        self._delays: dict[str, float] = {}
-        """Current delay of the hosts in trouble; the others have their configured one."""
 
     async def visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         """Fill `page` with what the request causes. Calls `leave(unused)` when the host's place is free.
@@ -141,12 +142,13 @@ class Visits:
             raise
         self._adapt(lease.host, response.status, None)
         if response.next_request is not None:
-            self._requeue(page, request, response.next_request)
+            self._requeue(page, request, lease, response)
         elif response.status in self._settings.retry.http_codes and self._try_again(page, request, lease, response):
             logger.debug("%r: status %d, again later", request, response.status)
         else:
             if len(response.history) > len(request.history):
-                page.reached = self._collector.reached(response.request)
+                page.reached = self._collector.reached(page, response.request, response.status)
+            crash.point("after_fetch")
             return response.taken_for(request)
         response.close()
         return None
@@ -170,27 +172,27 @@ class Visits:
         self._stats.total.retries += 1
         return True
 
-    def _requeue(self, page: Page, request: Request, hop: Request) -> None:
+    def _requeue(self, page: Page, request: Request, lease: Lease, response: Response) -> None:
         """A redirect to another host waits for that host's turn."""
+        hop = response.next_request
+        assert hop is not None
         if self._collector.is_known(hop):
             self._stats.total.duplicates += 1
         else:
-            page.entries.append(self._collector.entry(hop, request.depth)._replace(filtered=False))
+            page.entries.append(self._collector.entry(hop, request.depth, page.parent)._replace(filtered=False))
+        page.fate = self._fate(fate.Verdict.REDIRECTED, request, lease, response, target=redact(hop.url))
 
     def _adapt(self, host: str, status: int | None, reason: str | None) -> None:
         rule = self._rule(host)
-        delay = self._delays.get(host, rule.delay)
         if not rule.adaptive:
             return
+        delay = self._frontier.delay(host)
         if politeness.is_trouble(status, reason):
             changed = politeness.after_error(delay, rule)
         else:
             changed = politeness.after_success(delay, rule)
         if changed != delay:
-            self._delays[host] = changed
             self._frontier.host(host, delay=changed)
-        if changed == rule.delay:
-            self._delays.pop(host, None)
 
     def _ok_status(self, request: Request) -> StatusSet:
         return self._settings.http.ok_status if request.ok_status is None else StatusSet(request.ok_status)
@@ -202,6 +204,8 @@ class Visits:
         name = request.callback or "parse"
         seconds = self._settings.crawl.callback_timeout_seconds or None
         page.delivered = True
+        target = redact(response.url) if response.history else ""
+        page.fate = self._fate(fate.Verdict.DONE, page.request or request, lease, response, target=target)
         try:
             await self._collector.run(page, getattr(self._spider, name), response, request.cb_kwargs, seconds)
         except EngineUnavailable:
@@ -229,6 +233,8 @@ class Visits:
         """To the errback, once; what it gives counts as the page's."""
         reason = reason or str(getattr(error, "reason", "error"))
         self._count_failure(error, reason)
+        word = fate.Verdict.REFUSED if isinstance(error, BlockedError) else fate.Verdict.FAILED
+        page.fate = self._fate(word, page.request or request, lease, response, reason=reason, message=str(error))
         name = request.errback or "failed"
         failure = Failure(request, reason, error, response, lease.attempt + 1)
         seconds = self._settings.crawl.callback_timeout_seconds or None
@@ -239,6 +245,29 @@ class Visits:
         except Exception:
             logger.exception("errback %s of spider %r raised on %r", name, self._spider.name, failure)
             self._stats.failed("errback_error")
+
+    def _fate(
+        self,
+        verdict: str,
+        request: Request,
+        lease: Lease,
+        response: Response | None,
+        *,
+        reason: str = "",
+        message: str = "",
+        target: str = "",
+    ) -> Fate:
+        return Fate(
+            redact(request.url),
+            verdict,
+            self._clock.now(),
+            lease.depth,
+            lease.attempt + 1,
+            0 if response is None else response.status,
+            reason,
+            message[:_LONGEST_MESSAGE],
+            target,
+        )
 
     def _count_failure(self, error: Exception, reason: str) -> None:
         if not isinstance(error, BlockedError):

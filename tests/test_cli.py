@@ -179,9 +179,11 @@ def test_stats_json_has_the_documented_keys_and_types(crawler: Callable[..., End
     integers = {
         *("requests", "responses", "pages", "items", "items_dropped", "errors", "retries", "redirects", "bytes"),
         *("duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
+        *("added", "waiting", "done", "failed", "dropped"),
     }
     tables = {"status", "failures", "proxies", "custom"}
     assert set(stats) == {"spider", "reason", "started_at", "finished_at", "elapsed_seconds"} | integers | tables
+    assert stats["added"] == stats["done"] + stats["failed"] + stats["dropped"] + stats["waiting"]
     assert {name: type(stats[name]) for name in integers} == dict.fromkeys(integers, int)
     assert {name: type(stats[name]) for name in tables} == dict.fromkeys(tables, dict)
     assert type(stats["elapsed_seconds"]) is float

@@ -75,6 +75,8 @@ _EXAMPLES = """first steps:
   crawler run books --demo -O books.jsonl          a whole crawl, of a bookshop on this machine
   crawler run books -s politeness.delay_seconds=2  a setting for this run; crawler config shows all
   crawler fetch https://example.com/ --headers     one request, through everything a crawl has
+  crawler jobs                                     the jobs under jobs/, and how they stand
+  crawler explain https://example.com/             what became of one URL in a job, and why
 """
 _EXITS = (
     "exit codes: 0 finished (a reached limit is a finish); 1 failed; 2 bad usage or settings; 69 the disk or the "
@@ -106,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
     status.add_argument("--json", action="store_true", help="what is in its stats.json")
     status.set_defaults(verb=_verb("verbs", "status"))
+    _add_explain(verbs)
+    _add_jobs(verbs)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
     demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     demo.set_defaults(verb=_verb("verbs", "demo"))
@@ -161,6 +165,39 @@ def _add_fetch(verbs: Any) -> None:
 
     fetch.parse_known_args = parse_with_options
     fetch.set_defaults(verb=_verb("fetch", "fetch"), complain=fetch.error)
+
+
+def _add_explain(verbs: Any) -> None:
+    explain = verbs.add_parser(
+        "explain",
+        help="what became of one URL in a job, and why",
+        description="What became of one URL in a job, running or not, and why: it waits, it is done, it failed, it was "
+        "refused, it was never met; and the way to it from the start. For plain GET requests: those with another "
+        "method, a body, a session or a key of their own are other requests.",
+        epilog="exit codes: 0 something is known of the URL; 1 it was never met; 2 bad usage; 69 the job is damaged",
+    )
+    explain.add_argument("url", metavar="URL")
+    explain.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
+    explain.add_argument("--json", action="store_true", help="all that is known, as a JSON object")
+    explain.set_defaults(verb=_verb("explain", "explain"))
+
+
+def _add_jobs(verbs: Any) -> None:
+    jobs = verbs.add_parser(
+        "jobs",
+        help="how jobs stand; rm, frontier, export, repair",
+        description="Job folders: how they stand, what waits in them, their items, and what to do with damaged ones.",
+    )
+    parse = jobs.parse_known_args
+
+    def parse_with_verbs(arguments: Any, *rest: Any) -> Any:
+        from crawler.cli.jobs_options import add_verbs, with_verb
+
+        jobs.parse_known_args = parse
+        add_verbs(jobs, lambda name: _verb("jobs", name))
+        return parse(with_verb(list(arguments)), *rest)
+
+    jobs.parse_known_args = parse_with_verbs
 
 
 def _add_spiders(parser: argparse.ArgumentParser) -> None:

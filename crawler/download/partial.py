@@ -1,7 +1,8 @@
 """A file that is not whole yet, beside the name it will have, and the note that lets a later run continue it.
 
-    .NAME.<random>.part                     cannot be continued; nothing of it stays
-    .NAME.part and .NAME.part.json          can be, if the note is there
+    .NAME.part                              what there is so far; after a kill the next save begins it anew,
+    .NAME.part and .NAME.part.json          or continues it, if the note is there
+    .NAME.<random>.part                     while somebody else has that name, or something to be continued
 
 What it promises. A killed process leaves a beginning of what the server sent: the note is written before the first
 byte, and bytes are only appended. A power failure may leave anything in what had not been synced; so the note also says
@@ -86,11 +87,12 @@ class Part:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._target.parent.mkdir(parents=True, exist_ok=True)
             name = _shortened(self._target.name)
-            if self.is_stable:
-                self._path = self._target.with_name(f".{name}.part")
+            # One name for all, so that what a killed process left is found, and does not lie there for ever.
+            self._path = self._target.with_name(f".{name}.part")
+            if self.is_stable or not self._note_path.exists():  # what can be continued is not begun anew
                 self._fd = _open_locked(self._path)
-                self.is_stable = self._fd >= 0
-            if not self.is_stable:
+            if self._fd < 0:
+                self.is_stable = False
                 self._path = self._target.with_name(f".{name}.{secrets.token_hex(4)}.part")
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
 
@@ -143,7 +145,7 @@ class Part:
             self.origin = origin if self.is_stable else None
             if self.origin is not None:
                 self._write_note(self.origin)
-            elif self.is_stable:
+            else:
                 self._note_path.unlink(missing_ok=True)
 
     def write(self, pieces: Sequence[bytes]) -> None:
@@ -164,8 +166,7 @@ class Part:
             os.close(os.dup(self._fd))  # network file systems tell of a full disk when a file is closed
             os.replace(self._path, self._target)
             self._is_finished = True
-            if self.is_stable:
-                self._note_path.unlink(missing_ok=True)
+            self._note_path.unlink(missing_ok=True)
             return self._digest.hexdigest()
 
     def end(self, keep: bool) -> None:
@@ -179,8 +180,7 @@ class Part:
                 if not (self._is_finished or self._is_left(fd, keep)):
                     with contextlib.suppress(OSError):  # the folder may be gone, or not ours any more
                         self._path.unlink()
-                        if self.is_stable:
-                            self._note_path.unlink()
+                        self._note_path.unlink()
             finally:
                 os.close(fd)
 

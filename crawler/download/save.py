@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -26,7 +27,6 @@ from crawler.response import Response, SavedFile
 from crawler.url import redact
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from crawler.download.ranges import Origin
@@ -63,6 +63,14 @@ class Saver:
         self.min_bytes_per_second = min_bytes_per_second
         self.min_speed_seconds = min_speed_seconds
         self.clock = clock
+        self.unsynced: set[Path] = set()
+        """Files that a power failure may still take."""
+
+    async def sync(self) -> None:
+        """What was saved until now survives a power failure."""
+        paths, self.unsynced = self.unsynced, set()
+        if paths:
+            await asyncio.to_thread(_sync_files, paths)
 
     async def __call__(self, response: Response, path: str | os.PathLike[str], resume: bool = False) -> SavedFile:
         """Save the body to `path`, whose folder is made where it is missing. The response is closed afterwards.
@@ -112,6 +120,7 @@ class _Save:
         finally:
             # Shielded, and no task: a second cancellation, or the end of the loop, does not stop it.
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, part.end, self._keep))
+        self._saver.unsynced.add(self._target)
         return SavedFile(str(self._target), part.size, digest, part.resumed_from)
 
     async def _fill(self) -> None:
@@ -218,6 +227,21 @@ class _Save:
                 raise ValueError(f"no file can be saved as {str(self._target)!r}: {error.strerror}") from error
             where = f"cannot save {redact(self._response.url)} to {self._target}"
             raise OutputError(f"{where}: {error.strerror or error}") from error
+
+
+def _sync_files(paths: set[Path]) -> None:
+    """With their folders, which hold the names. Who moved or removed one meanwhile has taken it over."""
+    for path in (*paths, *{path.parent for path in paths}):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot save {path}: {error.strerror or error}") from error
 
 
 # -- what comes in -----------------------------------------------------------------------------------------------------

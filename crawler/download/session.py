@@ -197,6 +197,9 @@ class Downloader:
     def restore_cookies(self, rows: Iterable[bytes]) -> None:
         self._jars.restore(rows)
 
+    async def sync(self) -> None:
+        await self._saver.sync()
+
     def _tell(self, error: FetchError, request: Request, route: Route | None) -> FetchError:
         """Note on the error what an errback may want to know, and in the statistics of proxies whose fault it was."""
         sent = CIMultiDict(self._ways.main.headers)

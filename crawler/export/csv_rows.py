@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from crawler.errors import OutputError
-from crawler.export.output import Output, Position
+from crawler.export.byte_output import ByteOutput
 from crawler.item import scalar_text, to_json
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from crawler.export.file import OutputFile
+    from crawler.export.position import Position
 
-__all__ = ["CsvExporter"]
+__all__ = ["CsvExporter", "unguarded"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _NAMED_AT_MOST = 100
 """Left-out fields named in the log; names can come from a page, so there may be no end of them."""
 
 
-class CsvExporter(Output):
+class CsvExporter(ByteOutput):
     """A file with one row an item, under a header that all rows share.
 
     Columns: `fields` where given, else those of the file that is continued, else the fields of the first item
@@ -60,10 +61,9 @@ class CsvExporter(Output):
         *,
         fields: Sequence[str] | None = None,
         guard_formulas: bool = True,
-        fsync: bool = False,
         target: str | None = None,
     ) -> None:
-        super().__init__(path, overwrite, fsync=fsync, target=target)
+        super().__init__(path, overwrite, target=target)
         if fields is not None and (not fields or isinstance(fields, str)):
             raise ValueError("fields: expected at least one column name, in a list")
         self._fixed = None if fields is None else tuple(fields)
@@ -139,9 +139,6 @@ class CsvExporter(Output):
     def _guarded(self, text: str) -> str:
         return f"'{text}" if self._guard and text.startswith(_FORMULA_STARTS) else text
 
-    def _unguarded(self, cell: str) -> str:
-        return cell[1:] if self._guard and cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
-
     def _row(self, cells: Sequence[str]) -> bytes:
         self._text.seek(0)
         self._text.truncate()
@@ -161,15 +158,15 @@ class CsvExporter(Output):
     def _columns(self) -> tuple[str, ...] | None:
         return self._names
 
-    def _begin(self, position: Position | None) -> None:
+    def _begin(self, position: Position | None) -> Position:
         self._line_end = _CRLF
         self._use(self._fixed)
-        super()._begin(position)
+        return super()._begin(position)
 
     def _adopt(self, file: OutputFile, position: Position | None) -> bytes:
         header, self._line_end = _header(file)
         if position is None:
-            names = tuple(self._unguarded(cell) for cell in header)
+            names = tuple(unguarded(cell) if self._guard else cell for cell in header)
         else:
             names = position.columns or ()
             if header != _without_mark([self._guarded(name) for name in names]):
@@ -184,6 +181,11 @@ class CsvExporter(Output):
             )
         self._use(names)
         return b"" if file.ends_with(b"\n") else self._line_end.encode()
+
+
+def unguarded(cell: str) -> str:
+    """Without the apostrophe that keeps a text from being run as a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 
 def _named(item: Mapping[Any, Any]) -> Mapping[str, Any]:

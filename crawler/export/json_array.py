@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from crawler.errors import OutputError
+from crawler.export.byte_output import ByteOutput
 from crawler.export.lines import one_line
-from crawler.export.output import Output, Position
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Mapping
 
     from crawler.export.file import OutputFile
+    from crawler.export.position import Position
 
 __all__ = ["JsonArrayExporter"]
 
@@ -24,7 +25,7 @@ _BLANKS = b" \t\r\n"
 _NO_BLANK = re.compile(rb"[^ \t\r\n]")
 
 
-class JsonArrayExporter(Output):
+class JsonArrayExporter(ByteOutput):
     """A file with one JSON array, valid after every `close`; `[]` where no item came.
 
     A file that is continued has to be a complete array, which is checked from end to end: reading it costs time in

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crawler.export.output import Output, Position
+from crawler.export.byte_output import ByteOutput
 from crawler.item import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crawler.export.file import OutputFile
+    from crawler.export.position import Position
 
 __all__ = ["JsonLinesExporter", "one_line"]
 
@@ -29,7 +30,7 @@ def one_line(item: Mapping[str, Any]) -> bytes:
     return encoded
 
 
-class JsonLinesExporter(Output):
+class JsonLinesExporter(ByteOutput):
     """A file with one JSON object a line, in UTF-8. A last line without its end is completed before more follows."""
 
     format: ClassVar[str] = "jsonl"

@@ -11,10 +11,14 @@ import io
 import select
 import sys
 import threading
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from crawler.errors import OutputError
-from crawler.export.file import Extent, write_all
+from crawler.export.file import Extent
+from crawler.export.pieces import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["StandardOutput"]
 
@@ -35,6 +39,10 @@ class StandardOutput:
     def extent(self) -> Extent:
         return Extent(self.size, 0)
 
+    def holds(self, committed: Extent) -> bool:
+        """Nobody can tell, and nothing could be done about it."""
+        return True
+
     def open(self, committed: Extent | None) -> None:
         self.size = 0
         self.failure = None
@@ -43,18 +51,29 @@ class StandardOutput:
         if self._stream is None or self._stream.closed:
             raise OutputError("standard output is closed.")
 
-    def write(self, data: bytes) -> None:
-        """All of `data`, or an `OutputError` after which standard output is not used again."""
-        if self.failure is not None:
-            raise OutputError(self.failure)
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """All of the pieces, or an `OutputError` after which standard output is not used again."""
+        self.look()
         if self._stream is None:
             raise OutputError("standard output is not open.")
         try:
-            self._write(self._stream, data)
+            for piece in pieces:
+                self._write(self._stream, piece)
+                self.size += len(piece)
         except (OSError, ValueError) as error:  # ValueError: closed meanwhile
             self.failure = f"standard output cannot be written: {getattr(error, 'strerror', None) or error}."
             raise OutputError(self.failure) from error
-        self.size += len(data)
+        except BaseException as error:
+            self.failure = str(error) if isinstance(error, OutputError) else f"standard output: {error!r}."
+            raise
+
+    def look(self) -> None:
+        """Whether it was usable last time; only writing would tell more."""
+        if self.failure is not None:
+            raise OutputError(self.failure)
+
+    def sync(self) -> None:
+        """Nothing to do: what a reader makes of it is not ours."""
 
     def _write(self, stream: TextIO, data: bytes) -> None:
         stream.flush()  # what was printed before stands before
@@ -90,7 +109,7 @@ class StandardOutput:
         """Write the end of the format unless writing failed. The stream itself stays open: it is not ours."""
         try:
             if self._stream is not None and self.failure is None and end:
-                self.write(end)
+                self.write([end])
         finally:
             self.release()
 

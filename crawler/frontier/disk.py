@@ -4,18 +4,12 @@ The open epoch *is* LMDB's open write transaction. Every change is written into 
 closing the epoch commits it. A process that dies leaves the environment as of the last commit, because LMDB writes
 copies of pages and switches over in one page write.
 
-Commits are not synced one by one: a committed transaction survives any death of the process, and at most the last
-second is lost with the machine's power (`sync_seconds`), never the consistency: `sync` runs in a thread, since LMDB
-gives up the GIL for it.
+Commits are not synced one by one. A committed transaction survives any death of the process; what survives a power
+failure is what `sync` has seen to, and `snapshots` says which that is. What is on disk is believed only as far as it
+can be checked: the shape of the pages at every opening (`pages`), rows and values by checksums when they are read, and
+what is known by a sum over all of it.
 
-    name      key                                  value
-    hosts     host name                            id (u32)
-    names     id                                   host name
-    states    host name                            msgpack (delay, places, blocked until)
-    seen      id                                   fingerprints (u64, sorted duplicates)
-    queue     id, order (14 bytes)                 attempt (u16), fingerprint (u64), record
-    deferred  id, due in ms (u64), order           as queue
-    values    text                                 bytes
+What stands where is in `layout`.
 """
 
 from __future__ import annotations
@@ -23,77 +17,188 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lmdb
 import msgspec
 
-from crawler.errors import EngineUnavailable, JobError
-from crawler.frontier.local import Row
+from crawler import crash
+from crawler.errors import EngineUnavailable, JobDamaged
+from crawler.frontier.at_work import AtWork
+from crawler.frontier.layout import DATABASES, FORMAT, MAX_DATABASES, fold, refuse_other_format
+from crawler.frontier.mapped import Mapping
+from crawler.frontier.pages import check
+from crawler.frontier.rows import HostState, Row, pack_row, pack_value, unpack_row, unpack_value
+from crawler.frontier.snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections import abc
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["FORMAT", "DiskStore"]
-
-FORMAT = 1
-"""Of the layout above. A job of another format is refused, not guessed at."""
+__all__ = ["DiskStore", "Peek"]
 
 _ID = struct.Struct(">I")
 _FINGERPRINT = struct.Struct(">Q")
 _DUE = struct.Struct(">IQ")
-_HEAD = struct.Struct(">HQ")
+_END = struct.Struct(">IQ")
+_ORIGIN_BYTES = 12
+_NUMBER_AT = 6
+"""In an order."""
+_SUMMED = 200_000
+"""Known requests that are added up at every opening (a million take 0.2 s); more of them after a restart of the
+machine, and when `crawler jobs repair` looks. A process that dies does not change what stands in a file."""
+_NEW_PER_GIVING = 200
+"""Each of them looks at some pages anywhere in the file, and the system maps 16 where one is looked at."""
 _MAP_SIZE = 1 << 40  # address space, not disk: the file grows as it is used
-_STATE = msgspec.msgpack.Decoder(tuple[float | None, int | None, float])
+_STATE = msgspec.msgpack.Decoder(HostState)
+_SEEN_SUM = struct.Struct(">QQ")
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+
+
+class Peek(NamedTuple):
+    """What a job's frontier says of itself, without opening it for work."""
+
+    format: int
+    state: str | None
+    """As the last committed epoch left it: `running`, or why the crawl ended. None: nothing was ever committed."""
+    lost_epochs: int = 0
+    """How many had to be given up, because the machine had stopped before they were on its disk."""
 
 
 class DiskStore:
-    """`crawler.frontier.local.Store` in LMDB at `path`, made where it is missing.
+    """`crawler.frontier.store.Store` in LMDB at `path`, made where it is missing.
 
-    `window` keys of a host are kept in memory. Raises `JobError` for another format, `EngineUnavailable` where LMDB or
-    the disk fails.
+    `window` keys of each host are kept in memory. Raises `JobError` for another format, `JobDamaged` for what is not
+    what was written, `EngineUnavailable` where LMDB or the disk fails.
     """
 
-    def __init__(self, path: Path, *, window: int = 512, sync_seconds: float = 1.0, map_size: int = _MAP_SIZE) -> None:
+    def __init__(self, path: Path, *, window: int = 32, map_size: int = _MAP_SIZE) -> None:
         self.window = window
+        self.deaths: dict[int, int] = {}
         self._path = path
-        self._sync_seconds = sync_seconds
         self._map_size = map_size
-        self._synced = 0.0
+        self._snapshots = Snapshots(path)
+        self._at_work = AtWork(path / "at-work")
+        self._is_checked = False
         self._env: Any = None
         self._txn: Any = None
+        self._pinned: Any = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._latest: Snapshot | None = None
+        self._seen_count = self._seen_sum = 0
 
     # -- life --------------------------------------------------------------------------------------------------------
+
+    def peek(self) -> Peek | None:
+        """Before `open`. Writes nothing but what `Snapshots.recover` has to put right. None: there is no frontier."""
+        with self._translated("open"):
+            self._snapshots.recover()
+            if not self._has_begun():
+                return None
+            self._check_pages()
+            with lmdb.open(str(self._path), readonly=True, lock=False, max_dbs=MAX_DATABASES) as env:
+                try:
+                    values = env.open_db(b"values", create=False)
+                except lmdb.NotFoundError:
+                    return None
+                with env.begin(db=values) as txn:
+                    return self._peek(txn)
+
+    def _peek(self, txn: Any) -> Peek | None:
+        found = txn.get(b"format")
+        if found is None:
+            return None
+        if not found.isdigit():
+            raise self._damaged("its format cannot be read")
+        if int(found) != FORMAT:
+            return Peek(int(found), None)
+        state = txn.get(b"state")
+        words = None if state is None else self._opened(b"state", state).decode()
+        return Peek(FORMAT, words, self._snapshots.lost)
 
     def open(self) -> Iterable[str]:
         with self._translated("open"):
             self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not self._is_checked:
+                found = self.peek()
+                if found is not None:
+                    refuse_other_format(self._path, found.format)
+            self._snapshots.recover()  # again: whoever looked may have made room for a new frontier
             self._env = lmdb.open(
-                str(self._path), map_size=self._map_size, max_dbs=8, sync=False, metasync=False, mode=0o600
+                str(self._path),
+                map_size=self._map_size,
+                max_dbs=MAX_DATABASES,
+                sync=False,
+                metasync=False,
+                mode=0o600,
             )
-            self._hosts = self._env.open_db(b"hosts")
-            self._names = self._env.open_db(b"names")
-            self._states = self._env.open_db(b"states")
-            self._seen = self._env.open_db(b"seen", dupsort=True, dupfixed=True)
-            self._queue = self._env.open_db(b"queue")
-            self._deferred = self._env.open_db(b"deferred")
-            self._values = self._env.open_db(b"values")
-            self._txn = self._env.begin(write=True)
-            self._check_format()
+            self._env.reader_check()
+            self._latest = self._snapshots.open()
+            self._mapping = Mapping(self._path / "data.mdb")
+            self._open_databases()
+            crash.point("recovery_opened")
+            if self._txn.get(b"format", db=self._values) is None:
+                self._txn.put(b"format", b"%d" % FORMAT, db=self._values)
+            self._count_death()
+            self._load_seen_sum()
             return [self._name(host) for host in self._waiting_hosts()]
 
-    def _check_format(self) -> None:
-        found = self._txn.get(b"format", db=self._values)
-        if found is None:
-            self._txn.put(b"format", b"%d" % FORMAT, db=self._values)
-        elif found != b"%d" % FORMAT:
-            self.close()
-            raise JobError(
-                f"{self._path} is of format {found.decode('ascii', 'replace')}; this version reads {FORMAT}. "
-                "Continue it with the version that wrote it, or start again with --fresh"
-            )
+    def _has_begun(self) -> bool:
+        """A process killed while LMDB made its file leaves an empty one, or not all of the databases."""
+        data = self._path / "data.mdb"
+        return data.exists() and (data.stat().st_size > 0 or self._snapshots.has_any)
+
+    def _check_pages(self) -> None:
+        damages = check(self._path, expected=DATABASES)
+        self._is_checked = True
+        if damages:
+            more = f" (and {len(damages) - 1} more)" if len(damages) > 1 else ""
+            raise self._damaged(f"{damages[0]}{more}")
+
+    def _open_databases(self) -> None:
+        env = self._env
+        self._hosts = env.open_db(b"hosts")
+        self._names = env.open_db(b"names")
+        self._states = env.open_db(b"states")
+        self._seen = env.open_db(b"seen", dupsort=True, dupfixed=True)
+        self._queue = env.open_db(b"queue")
+        self._deferred = env.open_db(b"deferred")
+        self._records = env.open_db(b"records")
+        self._ends = env.open_db(b"ends")
+        self._values = env.open_db(b"values")
+        self._page_size = int(env.stat()["psize"])
+        self._txn = env.begin(write=True)
+
+    def _count_death(self) -> None:
+        """Whose code was running when the last process died has one death more."""
+        self.deaths = {int(key[6:], 16): int(value) for key, value in self.rows("death/")}
+        death = self._at_work.last()
+        if death is None or self.get_value("life") == b"%d" % death.life:
+            return
+        self._put_value("life", b"%d" % death.life)
+        self.deaths[death.fingerprint] = self.deaths.get(death.fingerprint, 0) + 1
+        self._put_value(f"death/{death.fingerprint:016x}", b"%d" % self.deaths[death.fingerprint])
+
+    def _load_seen_sum(self) -> None:
+        saved = self.get_value("seen")
+        self._seen_count, self._seen_sum = (0, 0) if saved is None else _SEEN_SUM.unpack(saved)
+        if self._txn.stat(self._seen)["entries"] != self._seen_count:
+            raise self._damaged("known requests are missing")
+        if self._seen_count <= _SUMMED or not self._snapshots.is_of_this_boot:
+            self._check_seen_sum()
+        if self._txn.stat(self._queue)["entries"] + self._txn.stat(self._deferred)["entries"] != self.size():
+            raise self._damaged("waiting requests are missing")
+
+    def _check_seen_sum(self) -> None:
+        total = 0
+        with self._txn.cursor(db=self._seen) as cursor:
+            hosts = [bytes(key) for key in cursor.iternext_nodup(values=False)]
+            for host in hosts:
+                pairs = cursor.getmulti([host], dupdata=True, dupfixed_bytes=_FINGERPRINT.size, keyfixed=True)
+                total ^= fold(pairs, _ID.size + _FINGERPRINT.size) & 0xFFFF_FFFF_FFFF_FFFF
+        if total != self._seen_sum:
+            raise self._damaged("a known request is not what was written")
 
     def _waiting_hosts(self) -> list[int]:
         """Jumps from host to host, so it costs the number of hosts, not of entries."""
@@ -107,28 +212,74 @@ class DiskStore:
                     more = cursor.set_range(_ID.pack(host + 1))
         return sorted(found)
 
-    def close(self) -> None:
-        if self._txn is not None:
-            self._txn.abort()
-            self._txn = None
+    async def close(self) -> None:
+        if self._syncing is not None:  # LMDB must not be closed under it
+            await asyncio.wait([self._syncing])
+        self._at_work.end()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for txn in (self._pinned, self._txn):
+            if txn is not None:
+                txn.abort()
+        self._pinned = self._txn = None
         if self._env is not None:
             self._env.close()
             self._env = None
+        self._snapshots.close()
 
-    async def commit(self, values: Mapping[str, bytes | None]) -> None:
+    async def roll_back(self) -> bool:
+        """Close; the next `open` finds the commit before, or the newest again where that is not kept: False."""
+        with self._translated("roll back"):
+            self._let_go()
+            self._is_checked = False
+            return self._snapshots.back()
+
+    # -- the epoch ---------------------------------------------------------------------------------------------------
+
+    async def commit(self, values: abc.Mapping[str, bytes | None]) -> None:
         with self._translated("commit"):
             for key, value in values.items():
-                if value is None:
-                    self._txn.delete(key.encode(), db=self._values)
-                else:
-                    self._txn.put(key.encode(), value, db=self._values)
+                self._put_value(key, value)
+            self._put_value("seen", _SEEN_SUM.pack(self._seen_count, self._seen_sum))
+            number = int(self._txn.id())
+            crash.point("before_commit")
             self._txn.commit()
+            self._txn = None
+            crash.point("during_commit")
+            self._latest = self._snapshots.committed(number, self._page_size)
+            crash.point("after_commit")
+            self._mapping.give_back()
             self._txn = self._env.begin(write=True)
-        now = time.monotonic()
-        if now - self._synced >= self._sync_seconds:
-            self._synced = now
-            with self._translated("sync"):
-                await asyncio.to_thread(self._env.sync, True)
+            self._at_work.begin()
+
+    async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
+        """What was committed when this is called survives a power failure; `before` does the same for the outputs."""
+        # This reader keeps LMDB from using again what the state to come back to is made of.
+        reader, snapshot = self._env.begin(), self._latest
+        try:
+            await before()
+            if snapshot is None:  # nothing was committed yet
+                return
+            crash.point("during_checkpoint")
+            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync, snapshot)
+            await asyncio.shield(self._syncing)
+            self._pinned, reader = reader, self._pinned
+        finally:
+            if reader is not None and self._env is not None:
+                reader.abort()
+
+    def _sync(self, snapshot: Snapshot) -> None:
+        with self._translated("sync"):
+            self._env.sync(True)
+            self._snapshots.synced(snapshot)
+
+    def at_work(self, fingerprint: int) -> None:
+        self._at_work.note(fingerprint)
+
+    def forget_deaths(self, fingerprint: int) -> None:
+        if self.deaths.pop(fingerprint, None) is not None:
+            self._put_value(f"death/{fingerprint:016x}", None)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
@@ -148,52 +299,82 @@ class DiskStore:
         return int(self._txn.stat(self._hosts)["entries"])
 
     def _name(self, host: int) -> str:
-        name: bytes = self._txn.get(_ID.pack(host), db=self._names)
+        name: bytes | None = self._txn.get(_ID.pack(host), db=self._names)
+        if name is None:
+            raise self._damaged(f"host {host} has no name")
         return name.decode()
 
-    def host_state(self, name: str) -> tuple[float | None, int | None, float] | None:
-        found = self._txn.get(name.encode(), db=self._states)
-        return None if found is None else _STATE.decode(found)
+    def host_state(self, name: str) -> HostState | None:
+        with self._translated("read"):
+            key = name.encode()
+            found = self._txn.get(key, db=self._states)
+            return None if found is None else _STATE.decode(self._opened(key, found))
 
-    def save_host_state(self, name: str, state: tuple[float | None, int | None, float]) -> None:
+    def save_host_state(self, name: str, state: HostState) -> None:
         with self._translated("write"):
-            self._txn.put(name.encode(), msgspec.msgpack.encode(state), db=self._states)
+            key = name.encode()
+            self._txn.put(key, pack_value(key, msgspec.msgpack.encode(state)), db=self._states)
 
-    # -- seen --------------------------------------------------------------------------------------------------------
+    # -- seen and ended ----------------------------------------------------------------------------------------------
 
     def add_seen(self, host: int, fingerprint: int) -> bool:
         try:
-            return bool(self._txn.put(_ID.pack(host), _FINGERPRINT.pack(fingerprint), dupdata=False, db=self._seen))
+            new = self._txn.put(_ID.pack(host), _FINGERPRINT.pack(fingerprint), dupdata=False, db=self._seen)
+        except lmdb.Error as error:
+            raise self._failure("write", error) from error
+        if new:
+            self._seen_count += 1
+            self._seen_sum ^= fingerprint
+            if self._seen_count % _NEW_PER_GIVING == 0:
+                self._mapping.give_back()
+        return bool(new)
+
+    def has_seen(self, host: int, fingerprint: int) -> bool:
+        try:
+            with self._txn.cursor(db=self._seen) as cursor:
+                return bool(cursor.set_key_dup(_ID.pack(host), _FINGERPRINT.pack(fingerprint)))
+        except lmdb.Error as error:
+            raise self._failure("read", error) from error
+
+    def put_end(self, host: int, fingerprint: int, origin: bytes, end: bytes) -> None:
+        try:
+            self._txn.put(_END.pack(host, fingerprint), origin + end, db=self._ends)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
-    def has_seen(self, host: int, fingerprint: int) -> bool:
-        with self._txn.cursor(db=self._seen) as cursor:
-            return bool(cursor.set_key_dup(_ID.pack(host), _FINGERPRINT.pack(fingerprint)))
+    def get_end(self, host: int, fingerprint: int) -> bytes | None:
+        with self._translated("read"):
+            found: bytes | None = self._txn.get(_END.pack(host, fingerprint), db=self._ends)
+            return None if found is None else found[_ORIGIN_BYTES:]
 
     # -- queue -------------------------------------------------------------------------------------------------------
 
     def put(self, host: int, order: bytes, row: Row) -> None:
+        number = order[_NUMBER_AT:]
         try:
-            self._txn.put(_ID.pack(host) + order, _packed(row), db=self._queue)
+            self._txn.put(_ID.pack(host) + order, b"", db=self._queue)
+            self._txn.put(number, pack_row(number, row), db=self._records)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
     def get(self, host: int, order: bytes) -> Row:
-        found = self._txn.get(_ID.pack(host) + order, db=self._queue)
-        if found is None:
-            raise EngineUnavailable(f"the frontier in {self._path} is damaged: a waiting request is not there")
-        return _unpacked(found)
+        number = order[_NUMBER_AT:]
+        try:
+            found = self._txn.get(number, db=self._records)
+        except lmdb.Error as error:
+            raise self._failure("read", error) from error
+        return self._row(number, found)
 
     def delete(self, host: int, order: bytes) -> None:
         try:
             self._txn.delete(_ID.pack(host) + order, db=self._queue)
+            self._txn.delete(order[_NUMBER_AT:], db=self._records)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
     def scan(self, host: int) -> Iterator[bytes]:
         prefix = _ID.pack(host)
-        with self._txn.cursor(db=self._queue) as cursor:
+        with self._translated("read"), self._txn.cursor(db=self._queue) as cursor:
             more = cursor.set_range(prefix)
             while more:
                 key: bytes = cursor.key()
@@ -206,53 +387,80 @@ class DiskStore:
 
     def defer(self, host: int, due: float, order: bytes, row: Row) -> None:
         with self._translated("write"):
-            self._txn.put(_DUE.pack(host, _milliseconds(due)) + order, _packed(row), db=self._deferred)
+            number = order[_NUMBER_AT:]
+            self._txn.put(_DUE.pack(host, _milliseconds(due)) + order, b"", db=self._deferred)
+            self._txn.put(number, pack_row(number, row), db=self._records)
 
     def first_due(self, host: int) -> float | None:
-        with self._txn.cursor(db=self._deferred) as cursor:
+        with self._translated("read"), self._txn.cursor(db=self._deferred) as cursor:
             if not cursor.set_range(_ID.pack(host)):
                 return None
             owner, due = _DUE.unpack_from(cursor.key())
             return due / 1000 if owner == host else None
 
-    def take_due(self, host: int, now: float, limit: int) -> list[tuple[bytes, Row]]:
-        taken: list[tuple[bytes, Row]] = []
+    def promote(self, host: int, now: float, limit: int) -> list[bytes]:
+        promoted: list[bytes] = []
         with self._translated("write"), self._txn.cursor(db=self._deferred) as cursor:
             more = cursor.set_range(_ID.pack(host))
-            while more and len(taken) < limit:
+            while more and len(promoted) < limit:
                 key: bytes = cursor.key()
                 owner, due = _DUE.unpack_from(key)
                 if owner != host or due > now * 1000:
                     break
-                taken.append((key[_DUE.size :], _unpacked(cursor.value())))
+                promoted.append(key[_DUE.size :])
                 more = cursor.delete() and bool(cursor.key())
-        return taken
+            for order in promoted:
+                self._txn.put(_ID.pack(host) + order, b"", db=self._queue)
+        return promoted
 
     def waiting(self) -> Iterator[tuple[str, float, bytes, Row]]:
-        with self._txn.cursor(db=self._queue) as cursor:
-            for key, value in cursor:
-                yield self._name(_ID.unpack_from(key)[0]), 0.0, key[4:], _unpacked(value)
-        with self._txn.cursor(db=self._deferred) as cursor:
-            for key, value in cursor:
-                host, due = _DUE.unpack_from(key)
-                yield self._name(host), due / 1000, key[_DUE.size :], _unpacked(value)
+        with self._translated("read"):
+            with self._txn.cursor(db=self._queue) as cursor:
+                for key in cursor.iternext(values=False):
+                    (host,) = _ID.unpack_from(key)
+                    yield self._name(host), 0.0, key[4:], self.get(host, key[4:])
+            with self._txn.cursor(db=self._deferred) as cursor:
+                for key in cursor.iternext(values=False):
+                    host, due = _DUE.unpack_from(key)
+                    yield self._name(host), due / 1000, key[_DUE.size :], self.get(host, key[_DUE.size :])
 
     def size(self) -> int:
-        return int(self._txn.stat(self._queue)["entries"] + self._txn.stat(self._deferred)["entries"])
+        return int(self._txn.stat(self._records)["entries"])
+
+    def _row(self, key: bytes, value: bytes | None) -> Row:
+        row = None if value is None else unpack_row(key, value)
+        if row is None:
+            raise self._damaged("a waiting request is " + ("not there" if value is None else "not what was written"))
+        return row
 
     # -- values and errors -------------------------------------------------------------------------------------------
 
     def get_value(self, key: str) -> bytes | None:
-        found: bytes | None = self._txn.get(key.encode(), db=self._values)
-        return found
+        with self._translated("read"):
+            name = key.encode()
+            found = self._txn.get(name, db=self._values)
+            return None if found is None else self._opened(name, found)
 
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         start = prefix.encode()
-        with self._txn.cursor(db=self._values) as cursor:
+        with self._translated("read"), self._txn.cursor(db=self._values) as cursor:
             more = cursor.set_range(start)
             while more and cursor.key().startswith(start):
-                yield cursor.key().decode(), cursor.value()
+                yield cursor.key().decode(), self._opened(cursor.key(), cursor.value())
                 more = cursor.next()
+
+    def _put_value(self, key: str, value: bytes | None) -> None:
+        name = key.encode()
+        if value is None:
+            self._txn.delete(name, db=self._values)
+        else:
+            self._txn.put(name, pack_value(name, value), db=self._values)
+
+    def _opened(self, key: bytes, value: bytes) -> bytes:
+        content = unpack_value(key, value)
+        if content is None:
+            raise self._damaged(f"what is kept as {key.decode(errors='replace')!r} is not what was written")
+        return content
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -262,21 +470,20 @@ class DiskStore:
             raise self._failure(doing, error) from error
 
     def _failure(self, doing: str, error: Exception) -> EngineUnavailable:
+        if isinstance(error, _DAMAGE):
+            return self._damaged(str(error))
         return EngineUnavailable(
             f"cannot {doing} the frontier in {self._path}: {error}. Nothing committed is lost; "
             "when the cause is gone, the same command continues"
+        )
+
+    def _damaged(self, what: str) -> JobDamaged:
+        return JobDamaged(
+            f"the frontier in {self._path} is damaged: {what}. `crawler jobs repair {self._path.parent}` "
+            "saves what can be saved; --fresh starts again"
         )
 
 
 def _milliseconds(due: float) -> int:
     # Rounded up, so that nothing comes due before its time.
     return max(0, min(-int(-due * 1000 // 1), 2**63))
-
-
-def _packed(row: Row) -> bytes:
-    return _HEAD.pack(min(row.attempt, 0xFFFF), row.fingerprint) + row.record
-
-
-def _unpacked(value: bytes) -> Row:
-    attempt, fingerprint = _HEAD.unpack_from(value)
-    return Row(attempt, fingerprint, value[_HEAD.size :])

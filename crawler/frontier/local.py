@@ -7,7 +7,7 @@ host's `turn`.
 
 The window holds keys, not requests, and only the next few of a host; the rest is in the store, and `_Host.beyond`, the
 largest key that is surely in the window, says where the store's part begins. So memory follows the number of hosts with
-work, not the number of URLs.
+work, not the number of URLs. A host that was not asked yet since the start has an empty window, and everything beyond.
 
 An entry stays in the store until it is completed. A process that dies therefore gives back by itself what it had
 leased, as far as the store's last commit goes.
@@ -18,97 +18,33 @@ from __future__ import annotations
 import heapq
 import struct
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from crawler.contracts import Counts, Entry, Lease, Leased, Outcome, Verdict
+from crawler.errors import JobDamaged
+from crawler.frontier.rows import NO_ORIGIN, HostState, Row
 from crawler.politeness import HostRule, spacing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
-__all__ = ["LocalFrontier", "Row", "Store"]
+    from crawler.frontier.store import Store
 
-_ORDER = struct.Struct(">IHQ")
+__all__ = ["LocalFrontier"]
+
+_ORDER = struct.Struct(">IHHI")
+_ORIGIN = struct.Struct(">IQ")
 _LAST = b"\xff" * _ORDER.size
 _DEEPEST = 0xFFFF
 _PROMOTED_AT_ONCE = 200
 _RECENT = 1 << 16
 
 
-class Row(NamedTuple):
-    """A waiting entry as a store keeps it."""
-
-    attempt: int
+class _Leased(NamedTuple):
+    host: _Host
+    order: bytes
     fingerprint: int
-    record: bytes
-
-
-class Store(Protocol):
-    """Where a `LocalFrontier` keeps what must not be lost. Hosts are small integers; keys sort as bytes.
-
-    Changes join the open transaction; `commit` makes them durable together. Raises `EngineUnavailable`.
-    """
-
-    window: int
-    """How many keys of a host the frontier may keep in memory; the store can `scan` for the rest."""
-
-    def open(self) -> Iterable[str]:
-        """Ready for use; the names of the hosts with something waiting."""
-        ...
-
-    def close(self) -> None: ...
-
-    def host_id(self, name: str) -> int: ...
-
-    def host_count(self) -> int:
-        """Hosts that ever had an id."""
-        ...
-
-    def host_state(self, name: str) -> tuple[float | None, int | None, float] | None:
-        """(delay, places, blocked until) where they were ever set."""
-        ...
-
-    def save_host_state(self, name: str, state: tuple[float | None, int | None, float]) -> None: ...
-
-    def add_seen(self, host: int, fingerprint: int) -> bool:
-        """Mark as seen; whether it was not before."""
-        ...
-
-    def has_seen(self, host: int, fingerprint: int) -> bool: ...
-
-    def put(self, host: int, order: bytes, row: Row) -> None: ...
-
-    def get(self, host: int, order: bytes) -> Row: ...
-
-    def delete(self, host: int, order: bytes) -> None: ...
-
-    def scan(self, host: int) -> Iterator[bytes]:
-        """The host's order keys, ascending."""
-        ...
-
-    def defer(self, host: int, due: float, order: bytes, row: Row) -> None: ...
-
-    def first_due(self, host: int) -> float | None: ...
-
-    def take_due(self, host: int, now: float, limit: int) -> list[tuple[bytes, Row]]:
-        """Remove and return the deferred entries whose time has come."""
-        ...
-
-    def waiting(self) -> Iterator[tuple[str, float, bytes, Row]]:
-        """Everything queued or deferred: (host, due or 0, order, row)."""
-        ...
-
-    def size(self) -> int:
-        """How many entries are queued or deferred, the leased ones included."""
-        ...
-
-    def get_value(self, key: str) -> bytes | None: ...
-
-    def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
-        """The values whose keys begin with this, in the order of their keys."""
-        ...
-
-    async def commit(self, values: Mapping[str, bytes | None]) -> None: ...
+    origin: bytes
 
 
 class _Host:
@@ -164,14 +100,24 @@ class LocalFrontier:
         self._turns: list[tuple[float, int, _Host]] = []
         self._ticks = 0
         self._sequence = 0
-        self._leased: dict[int, tuple[_Host, bytes]] = {}
+        self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
         self._recent: set[int] = set()
         self._older: set[int] = set()
         self._added = self._duplicates = self._completed = 0
+        self._resumed = 0.0
+        self._resting: set[_Host] = set()
+        """With nothing to do when last looked at."""
+        self._touched: set[_Host] = set()
+        """Asked since the last commit."""
 
     async def __aenter__(self) -> LocalFrontier:
+        self._load()
+        return self
+
+    def _load(self) -> None:
         waiting = list(self._store.open())
+        self._hosts.clear()
         saved = self._store.get_value("frontier")
         if saved is not None:
             self._sequence, self._added, self._duplicates, self._completed = _COUNTERS.unpack(saved)
@@ -179,17 +125,22 @@ class LocalFrontier:
             host = self._host(name)
             host.beyond = b""
             host.due = self._store.first_due(host.id)
-        return self
+
+    async def roll_back(self) -> bool:
+        """Before `resume`: to the epoch before. False: that is not kept."""
+        went = await self._store.roll_back()
+        self._load()
+        return went
 
     def resume(self, now: float) -> None:
+        self._resumed = now
         for host in list(self._hosts.values()):
             if host.delay:
                 host.next_start = now + self._spacing(host)
-            self._refill(host)
             self._schedule(host)
 
     async def __aexit__(self, *exc: object) -> None:
-        self._store.close()
+        await self._store.close()
 
     # -- entries in --------------------------------------------------------------------------------------------------
 
@@ -203,7 +154,8 @@ class LocalFrontier:
                 continue
             queued += 1
             order = self._order(entry.priority, entry.depth)
-            self._enqueue(host, order, Row(0, entry.fingerprint, entry.record), entry.not_before, now)
+            row = Row(0, entry.fingerprint, entry.record, self._origin(entry.parent), entry.filtered)
+            self._enqueue(host, order, row, entry.not_before, now)
         self._added += queued
         return queued
 
@@ -212,8 +164,18 @@ class LocalFrontier:
             return True
         return self._store.has_seen(self._host(host).id, fingerprint)
 
-    def remember(self, host: str, fingerprint: int) -> bool:
-        return self._mark_seen(self._host(host), fingerprint)
+    def remember(self, host: str, fingerprint: int, parent: tuple[str, int] | None = None, end: bytes = b"") -> bool:
+        state = self._host(host)
+        new = self._mark_seen(state, fingerprint)
+        if new and end:
+            self._store.put_end(state.id, fingerprint, self._origin(parent), end)
+        return new
+
+    def ended(self, host: str, fingerprint: int) -> bytes | None:
+        return self._store.get_end(self._host(host).id, fingerprint)
+
+    def _origin(self, parent: tuple[str, int] | None) -> bytes:
+        return NO_ORIGIN if parent is None else _ORIGIN.pack(self._host(parent[0]).id, parent[1])
 
     def _mark_seen(self, host: _Host, fingerprint: int) -> bool:
         if fingerprint in self._recent:
@@ -227,7 +189,8 @@ class LocalFrontier:
     def _order(self, priority: int, depth: int) -> bytes:
         self._sequence += 1
         depth = min(depth, _DEEPEST)
-        return _ORDER.pack(0x7FFFFFFF - priority, _DEEPEST - depth if self._depth_first else depth, self._sequence)
+        depth = _DEEPEST - depth if self._depth_first else depth
+        return _ORDER.pack(0x7FFFFFFF - priority, depth, self._sequence >> 32, self._sequence & 0xFFFFFFFF)
 
     def _enqueue(self, host: _Host, order: bytes, row: Row, not_before: float, now: float) -> None:
         if not_before > now:
@@ -249,10 +212,23 @@ class LocalFrontier:
                 break
             if host.due is not None and host.due <= now:
                 self._promote(host, now)
+            if not host.window and host.beyond is not None:
+                self._refill(host)
             if host.window:
                 leases.append(self._lease_next(host, now))
             self._schedule(host)
-        return Leased(leases, self._next_turn())
+        turn = self._next_turn()
+        if turn is None and not leases:
+            self._check_nothing_is_missing()
+        return Leased(leases, turn)
+
+    def _check_nothing_is_missing(self) -> None:
+        """When nobody has anything, nothing may be left: a store that lost entries must not end in "finished"."""
+        if self._leased or any(host.taken for host in self._hosts.values()):
+            return
+        missing = self._store.size()
+        if missing:
+            raise JobDamaged(f"{missing} waiting requests cannot be found in the frontier: it is damaged")
 
     def _due_host(self, now: float) -> _Host | None:
         turn = self._next_turn()
@@ -270,24 +246,31 @@ class LocalFrontier:
 
     def _lease_next(self, host: _Host, now: float) -> Lease:
         order = heapq.heappop(host.window)
-        self._lease_id += 1
-        self._leased[self._lease_id] = host, order
-        if not host.window and host.beyond is not None:
-            self._refill(host)
-        self._take_place(host, now)
         row = self._store.get(host.id, order)
-        return Lease(self._lease_id, host.name, row.record, self._depth(order), row.attempt)
+        self._lease_id += 1
+        self._leased[self._lease_id] = _Leased(host, order, row.fingerprint, row.origin)
+        self._take_place(host, now)
+        deaths = self._store.deaths.get(row.fingerprint, 0)
+        key = row.fingerprint if row.filtered else row.fingerprint ^ int.from_bytes(order[6:])
+        return Lease(
+            self._lease_id, host.name, row.record, self._depth(order), row.attempt, row.fingerprint, key, deaths
+        )
 
     def _depth(self, order: bytes) -> int:
         depth: int = _ORDER.unpack(order)[1]
         return _DEEPEST - depth if self._depth_first else depth
 
     def complete(self, outcomes: Sequence[Outcome], now: float) -> None:
-        for lease, verdict, not_before in outcomes:
-            host, order = self._leased.pop(lease.id)
+        for lease, verdict, not_before, end in outcomes:
+            host, order, fingerprint, origin = self._leased.pop(lease.id)
             if verdict is Verdict.DONE or verdict is Verdict.DEAD:
                 self._store.delete(host.id, order)
+                if end:
+                    self._store.put_end(host.id, fingerprint, origin, end)
+                if lease.deaths:
+                    self._store.forget_deaths(fingerprint)
                 self._completed += 1
+                self._schedule(host)
                 continue
             row = self._store.get(host.id, order)
             if verdict is Verdict.RETRY:
@@ -328,6 +311,7 @@ class LocalFrontier:
         blocked_until: float | None = None,
     ) -> None:
         state = self._host(host)
+        self._touched.add(state)
         if delay is not None:
             state.next_start += delay - state.delay if delay > state.delay else 0.0
             state.delay = delay
@@ -335,10 +319,13 @@ class LocalFrontier:
             state.places = concurrency
         if blocked_until is not None:
             state.blocked_until = blocked_until
-        changed_delay = state.delay if state.delay != state.rule.delay else None
-        changed_places = state.places if state.places != state.rule.concurrency else None
-        self._store.save_host_state(host, (changed_delay, changed_places, state.blocked_until))
         self._schedule(state)
+
+    def delay(self, host: str) -> float:
+        return self._host(host).delay
+
+    def at_work(self, lease: Lease | None) -> None:
+        self._store.at_work(0 if lease is None else lease.fingerprint)
 
     async def reap(self, now: float, limit: int) -> int:
         return 0  # a lease of this process lapses with the process, and opening the store gives it back
@@ -347,7 +334,11 @@ class LocalFrontier:
 
     def counts(self) -> Counts:
         leased = len(self._leased)
-        active = sum(1 for host in self._hosts.values() if host.taken or host.window or host.due is not None)
+        active = sum(
+            1
+            for host in self._hosts.values()
+            if host.taken or host.window or host.beyond is not None or host.due is not None
+        )
         hosts = self._store.host_count()
         return Counts(
             self._store.size() - leased, leased, active, hosts, self._added, self._duplicates, self._completed
@@ -360,21 +351,36 @@ class LocalFrontier:
         return self._store.rows(prefix)
 
     async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
+        self._save_hosts()
         self._evict_idle(now)
         counters = _COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters})
 
+    async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
+        await self._store.sync(before)
+
+    def _save_hosts(self) -> None:
+        for host in self._touched:
+            delay = host.delay if host.delay != host.rule.delay else None
+            places = host.places if host.places != host.rule.concurrency else None
+            self._store.save_host_state(host.name, HostState(delay, places, host.blocked_until, host.next_start))
+        self._touched.clear()
+
     def _evict_idle(self, now: float) -> None:
-        """Forget hosts with nothing waiting whose turn is free; their saved state comes back when they do."""
-        leased = {host.name for host, _ in self._leased.values()}
-        for host in [host for host in self._hosts.values() if host.turn is None and self._is_idle(host, now)]:
-            if host.name not in leased:
-                del self._hosts[host.name]
+        """Forget hosts with nothing to do whose turn is free; their saved state comes back when they do."""
+        if not self._resting:
+            return
+        leased = {leased.host for leased in self._leased.values()}
+        for host in [host for host in self._resting if not (host.next_start > now or host.taken or host in leased)]:
+            self._resting.discard(host)
+            if host.turn is None and not (host.window or host.beyond is not None or host.due is not None):
+                self._hosts.pop(host.name, None)
 
     async def export(self) -> AsyncIterator[tuple[Entry, int]]:
         for host, due, order, row in self._store.waiting():
             priority = 0x7FFFFFFF - _ORDER.unpack(order)[0]
-            yield Entry(host, row.fingerprint, row.record, priority, self._depth(order), due), row.attempt
+            entry = Entry(host, row.fingerprint, row.record, priority, self._depth(order), due, row.filtered)
+            yield entry, row.attempt
 
     def __repr__(self) -> str:
         counts = self.counts()
@@ -388,20 +394,19 @@ class LocalFrontier:
             host = self._hosts[name] = _Host(name, self._store.host_id(name), self._rule(name))
             saved = self._store.host_state(name)
             if saved is not None:
-                delay, places, host.blocked_until = saved
+                delay, places, host.blocked_until, next_start = saved
                 host.delay = host.delay if delay is None else delay
                 host.places = host.places if places is None else places
+                # Of an earlier process, whose clock may have gone wrong: never more than a turn from its end.
+                host.next_start = min(next_start, self._resumed + spacing(host.delay, host.rule.jitter, 1.0))
         return host
-
-    def _is_idle(self, host: _Host, now: float) -> bool:
-        return not (
-            host.taken or host.window or host.beyond is not None or host.due is not None or host.next_start > now
-        )
 
     def _take_place(self, host: _Host, start: float) -> None:
         host.taken += 1
         before, host.next_start = host.next_start, start + self._spacing(host)
         host.turn_taken = before, host.next_start
+        if host.delay:
+            self._touched.add(host)
 
     def _spacing(self, host: _Host) -> float:
         return spacing(host.delay, host.rule.jitter, self._rng.random()) if host.delay else 0.0
@@ -410,12 +415,13 @@ class LocalFrontier:
         if host.taken >= host.places:
             host.turn = None
             return
-        if host.window:
+        if host.window or host.beyond is not None:
             turn = max(host.next_start, host.blocked_until)
         elif host.due is not None:
             turn = max(host.due, host.next_start, host.blocked_until)
         else:
             host.turn = None
+            self._resting.add(host)
             return
         if turn != host.turn:
             host.turn = turn
@@ -433,7 +439,7 @@ class LocalFrontier:
 
     def _refill(self, host: _Host) -> None:
         """The window from the store, after it ran empty."""
-        leased = {order for owner, order in self._leased.values() if owner is host}
+        leased = {leased.order for leased in self._leased.values() if leased.host is host}
         host.window.clear()
         host.beyond = None
         for order in self._store.scan(host.id):
@@ -445,8 +451,7 @@ class LocalFrontier:
             host.window.append(order)
 
     def _promote(self, host: _Host, now: float) -> None:
-        for order, row in self._store.take_due(host.id, now, _PROMOTED_AT_ONCE):
-            self._store.put(host.id, order, row)
+        for order in self._store.promote(host.id, now, _PROMOTED_AT_ONCE):
             self._push(host, order)
         host.due = self._store.first_due(host.id)
 

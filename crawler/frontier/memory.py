@@ -7,21 +7,22 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-    from crawler.frontier.local import Row
+    from crawler.frontier.rows import HostState, Row
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """`crawler.frontier.local.Store` in dictionaries. Everything is in the window: there is no elsewhere."""
+    """`crawler.frontier.store.Store` in dictionaries. Everything is in the window: there is no elsewhere."""
 
     window = sys.maxsize // 2
 
     def __init__(self) -> None:
+        self.deaths: dict[int, int] = {}
         self._ids: dict[str, int] = {}
-        self._states: dict[str, tuple[float | None, int | None, float]] = {}
+        self._states: dict[str, HostState] = {}
         self._seen: set[int] = set()
         self._rows: dict[tuple[int, bytes], Row] = {}
         self._deferred: dict[int, list[tuple[float, bytes, Row]]] = {}
@@ -31,8 +32,11 @@ class MemoryStore:
     def open(self) -> Iterable[str]:
         return ()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
+
+    async def roll_back(self) -> bool:
+        return False
 
     def host_id(self, name: str) -> int:
         return self._ids.setdefault(name, len(self._ids))
@@ -40,10 +44,10 @@ class MemoryStore:
     def host_count(self) -> int:
         return len(self._ids)
 
-    def host_state(self, name: str) -> tuple[float | None, int | None, float] | None:
+    def host_state(self, name: str) -> HostState | None:
         return self._states.get(name)
 
-    def save_host_state(self, name: str, state: tuple[float | None, int | None, float]) -> None:
+    def save_host_state(self, name: str, state: HostState) -> None:
         self._states[name] = state
 
     def add_seen(self, host: int, fingerprint: int) -> bool:
@@ -53,6 +57,12 @@ class MemoryStore:
 
     def has_seen(self, host: int, fingerprint: int) -> bool:
         return fingerprint in self._seen
+
+    def put_end(self, host: int, fingerprint: int, origin: bytes, end: bytes) -> None:
+        pass  # nobody can ask after the process has ended
+
+    def get_end(self, host: int, fingerprint: int) -> bytes | None:
+        return None
 
     def put(self, host: int, order: bytes, row: Row) -> None:
         self._rows[host, order] = row
@@ -74,12 +84,14 @@ class MemoryStore:
         deferred = self._deferred.get(host)
         return deferred[0][0] if deferred else None
 
-    def take_due(self, host: int, now: float, limit: int) -> list[tuple[bytes, Row]]:
+    def promote(self, host: int, now: float, limit: int) -> list[bytes]:
         deferred = self._deferred.get(host, [])
         taken = deferred[: min(limit, bisect.bisect_right(deferred, now, key=lambda waiting: waiting[0]))]
         del deferred[: len(taken)]
         self._deferred_count -= len(taken)
-        return [(order, row) for _, order, row in taken]
+        for _, order, row in taken:
+            self._rows[host, order] = row
+        return [order for _, order, _ in taken]
 
     def waiting(self) -> Iterator[tuple[str, float, bytes, Row]]:
         names = {id: name for name, id in self._ids.items()}
@@ -104,3 +116,12 @@ class MemoryStore:
                 self._values.pop(key, None)
             else:
                 self._values[key] = value
+
+    async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
+        await before()
+
+    def at_work(self, fingerprint: int) -> None:
+        pass
+
+    def forget_deaths(self, fingerprint: int) -> None:
+        pass

@@ -77,6 +77,10 @@ class CrawlSettings(Masked, frozen=True, kw_only=True):
     drain_seconds: Annotated[float, _key("what requests in flight get to finish after a signal", "seconds", ge=0)] = (
         20.0
     )
+    # Ten times what any page is known to have, and some hours of writing: what goes beyond does not end by itself.
+    output_limit: Annotated[
+        int, _key("items and requests that one page may give; 0 = no limit; start() has none", "outputs", ge=0)
+    ] = 10_000_000
     # As long as the longest fetch (`http.total_seconds`), so that a callback can make one of its own.
     callback_timeout_seconds: Annotated[
         float, _key("an async callback that takes longer is cancelled and counted as an error", "seconds", gt=0)
@@ -297,6 +301,36 @@ class FrontierSettings(Masked, frozen=True, kw_only=True):
             check=check_frontier,
         ),
     ] = None
+    # Some 4 KB a host with the rest of what is known of it; looking up the next ones costs 2 us each.
+    window: Annotated[
+        int,
+        _key(
+            "how many of each host's next requests have their place in memory; at most twice as many; the rest is on "
+            "disk alone",
+            "requests",
+            ge=1,
+        ),
+    ] = 32
+    durability: Annotated[
+        Literal["process", "power"],
+        _key(
+            "process: whatever kills the process, nothing is lost; a power failure costs at most the last second. "
+            "power: every epoch is synced to the disk before the next one ends"
+        ),
+    ] = "process"
+
+
+class OutputSettings(Masked, frozen=True, kw_only=True):
+    """What is written of an item beside itself."""
+
+    # Off: an item is the user's own. Files have each item once; who reads a pipe may see one twice.
+    item_ids: Annotated[
+        bool,
+        _key(
+            "add _id to every item: the same for the same item, however often its page had to be fetched again, so "
+            "that a reader of standard output can tell repeats"
+        ),
+    ] = False
 
 
 class SecuritySettings(Masked, frozen=True, kw_only=True):
@@ -337,6 +371,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy: ProxySettings = ProxySettings()
     retry: RetrySettings = RetrySettings()
     frontier: FrontierSettings = FrontierSettings()
+    output: OutputSettings = OutputSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
 

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,6 +209,8 @@ GARBAGE = [
     msgspec.msgpack.encode(["jsonl", 0, 0, 0, None, "more"]),
     msgspec.msgpack.encode(["jsonl", 2**63, 0, 0]),
     msgspec.msgpack.encode(["csv", 8, 0, 0]),
+    msgspec.msgpack.encode(["jsonl", 8, 0, 0, None, [1, 1]]),
+    msgspec.msgpack.encode(["sqlite", 8, 0, 0]),
     b"\x95\xa5\xff\xff\xff\xff\xff\x00\x00\x00\xc0",
     b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00K\x01.",
 ]
@@ -235,56 +236,6 @@ def test_any_bytes_as_position_are_an_output_error(position: bytes) -> None:
 
 
 # -- crashes
-
-
-class Crash:
-    """The file as a killed process leaves it: closed by the system, nothing more written."""
-
-    def __init__(self, exporter: Output) -> None:
-        exporter._sink.release()
-
-
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["append", "flush", "commit", "crash", "stop"]), st.integers(0, 4)), max_size=25
-)
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
-@given(steps=STEPS, torn=st.binary(max_size=9))
-@settings(deadline=None, max_examples=40)
-def test_after_any_crashes_the_file_holds_what_was_committed_once(
-    suffix: str, steps: list[tuple[str, int]], torn: bytes
-) -> None:
-    async def live(path: Path) -> list[int]:
-        exporter = make_exporter(str(path), overwrite=False)
-        await exporter.open(None)
-        committed, position = 0, await exporter.flush()  # the first commit, as the engine makes it
-        upcoming = 0
-        for step, count in steps:
-            if step == "append":
-                add(exporter, *range(upcoming, upcoming + count))
-                upcoming += count
-            elif step == "flush":
-                await exporter.flush()
-            elif step == "commit":
-                position, committed = await exporter.flush(), upcoming
-            else:
-                if step == "stop":
-                    await exporter.close()
-                else:
-                    Crash(exporter)
-                    with path.open("ab") as stream:
-                        stream.write(torn)
-                exporter, upcoming = make_exporter(str(path), overwrite=False), committed
-                await exporter.open(position)
-        await exporter.flush()
-        await exporter.close()
-        assert exporter.snapshot().items == upcoming
-        return list(range(upcoming))
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"out.{suffix}")
-        assert asyncio.run(live(path)) == numbers_in(path)
 
 
 async def test_a_killed_process_leaves_a_file_that_continues(tmp_path: Path) -> None:
@@ -366,18 +317,6 @@ async def test_another_writer_is_noticed_and_its_data_kept(tmp_path: Path, forei
         await exporter.flush()
     await exporter.close()
     assert numbers_in(path) == ([2] if foreign is None else [1, 9, 2])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_full_disk_is_an_error_with_path_and_reason(kind: type[Output]) -> None:
-    exporter = kind("/dev/full", overwrite=True)
-    await exporter.open(None)
-    add(exporter, 1)
-    with pytest.raises(OutputError, match=r"/dev/full cannot be written: No space left on device \(ENOSPC\)"):
-        await exporter.flush()
-    with pytest.raises(OutputError, match="ENOSPC"):
-        await exporter.flush()
-    await exporter.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -535,15 +474,6 @@ async def test_an_empty_flush_costs_no_thread_and_gives_the_same_position(
         patch.setattr(asyncio.get_running_loop(), "run_in_executor", None, raising=False)
         assert await exporter.flush() == position
     await exporter.close()
-
-
-async def test_fsync_is_asked_for_by_the_constructor_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr("crawler.export.file.os.fsync", lambda fd: synced.append(stat.S_IFMT(os.fstat(fd).st_mode)))
-    await written(JsonLinesExporter(tmp_path / "a.jsonl", overwrite=False), 1)
-    assert synced == []
-    await written(JsonLinesExporter(tmp_path / "b.jsonl", overwrite=False, fsync=True), 1)
-    assert synced == [stat.S_IFDIR, stat.S_IFREG]
 
 
 # -- targets that are no files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import lmdb
 import pytest
 
 from crawler.contracts import Entry, Outcome, Verdict
@@ -107,7 +108,10 @@ async def test_order_holds_over_a_restart(tmp_path):
 
 async def test_a_frontier_of_another_format_is_refused_untouched(tmp_path):
     async with frontier_in(tmp_path) as frontier:
-        await frontier.commit({"format": b"99"}, NOW)
+        await frontier.commit({}, NOW)
+    with lmdb.open(str(tmp_path / "frontier"), max_dbs=16) as env, env.begin(write=True) as txn:
+        txn.put(b"format", b"99", db=env.open_db(b"values", txn=txn))
+    (tmp_path / "frontier" / "snapshots").unlink()
     before = (tmp_path / "frontier" / "data.mdb").read_bytes()
     with pytest.raises(JobError, match="format 99"):
         async with frontier_in(tmp_path):

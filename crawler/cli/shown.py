@@ -1,0 +1,50 @@
+"""How the verbs that only look show what they found: tables, JSON lines, moments. What a site sent is escaped."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+from crawler.log import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["json_line", "moment", "one_line", "print_table", "span"]
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Aligned; the columns named in `right` to the right."""
+    lines = [tuple(titles), *(tuple(one_line(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    to_right = [title in right for title in titles]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if on_right else cell.ljust(width)
+            for cell, width, on_right in zip(line, widths, to_right, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def one_line(text: str) -> str:
+    """As a terminal may have it, in one line."""
+    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def json_line(value: Any) -> str:
+    """JSON in ASCII: nothing in it can steer a terminal, and nothing is lost."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def moment(seconds: float) -> str:
+    """A Unix time on the clock of this machine."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """`12 s`, `5 min`, `3 h`, `2 days`."""
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,77 @@
+"""What became of a request: one short record a page, kept by the frontier for `crawler explain`.
+
+The frontier keeps these bytes beside the request's fingerprint and its parent's; it does not read them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Fate", "Refusal", "Verdict"]
+
+
+class Verdict:
+    """The words of `Fate.verdict`."""
+
+    DONE = "done"
+    """A callback had its response."""
+    FAILED = "failed"
+    """Given up; `reason` says why."""
+    REFUSED = "refused"
+    """By our own rules: robots.txt, a private address, the scope."""
+    REDIRECTED = "redirected"
+    """To `target`, which has a fate of its own."""
+    REACHED = "reached"
+    """By a redirect from `target`, whose callback had this response."""
+    SET_ASIDE = "set aside"
+    """Its processing killed the process twice."""
+
+
+class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """How one request ended. `url` is without user and password."""
+
+    url: str
+    verdict: str
+    at: float
+    """Unix time."""
+    depth: int = 0
+    attempts: int = 1
+    status: int = 0
+    """Of the last response; 0: there was none."""
+    reason: str = ""
+    """The stable word of `FetchError.reason`, where it did not end well."""
+    message: str = ""
+    target: str = ""
+
+    def encode(self) -> bytes:
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def decode(cls, record: bytes) -> Fate:
+        """Raises `msgspec.MsgspecError`."""
+        return _FATE.decode(record)
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A URL that never came to the frontier."""
+
+    url: str
+    reason: str
+    """`"offsite"`, `"depth"`, `"url_length"`."""
+    depth: int
+    found_on: str
+    """The page's URL; empty for `start()`."""
+    at: float
+
+    def encode(self) -> bytes:
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def decode(cls, record: bytes) -> Refusal:
+        """Raises `msgspec.MsgspecError`."""
+        return _REFUSAL.decode(record)
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_FATE = msgspec.msgpack.Decoder(Fate)
+_REFUSAL = msgspec.msgpack.Decoder(Refusal)

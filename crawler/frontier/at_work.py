@@ -1,0 +1,70 @@
+"""Who was at work when the process died.
+
+While the loop runs code of a page (decoding, parsing, the user's callback), the page's fingerprint stands in a small
+file that is mapped into memory: writing there is a memory write, and the system keeps it when the process dies. At the
+next start it says whose code killed the process, if it was anybody's: a process killed from outside mostly waits.
+
+    life (u64): which opening wrote it, so that one death counts once    fingerprint (u64): 0 is nobody's
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["AtWork", "Death"]
+
+_NOTE = struct.Struct("<QQ")
+_FINGERPRINT = struct.Struct("<Q")
+
+
+class Death(NamedTuple):
+    life: int
+    fingerprint: int
+
+
+class AtWork:
+    """The file at `path`. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._map: mmap.mmap | None = None
+
+    def last(self) -> Death | None:
+        """Of the process before this one, if it died at work."""
+        try:
+            note = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if len(note) < _NOTE.size:
+            return None
+        death = Death(*_NOTE.unpack_from(note))
+        return death if death.fingerprint else None
+
+    def begin(self) -> None:
+        """A new life. What `last` said is gone: commit it before."""
+        if self._map is not None:
+            return
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.truncate(descriptor, _NOTE.size)
+            self._map = mmap.mmap(descriptor, _NOTE.size)
+        finally:
+            os.close(descriptor)
+        _NOTE.pack_into(self._map, 0, secrets.randbits(64), 0)
+
+    def note(self, fingerprint: int) -> None:
+        if self._map is not None:
+            _FINGERPRINT.pack_into(self._map, 8, fingerprint)
+
+    def end(self) -> None:
+        if self._map is not None:
+            self.note(0)
+            self._map.close()
+            self._map = None

@@ -1,0 +1,55 @@
+"""What stands where in a job's frontier.
+
+    name      key                                  value
+    hosts     host name                            id (u32)
+    names     id                                   host name
+    states    host name                            msgpack (delay, places, blocked until, next start), sealed
+    seen      id                                   fingerprints (u64, sorted duplicates)
+    queue     id, order (12 bytes)                 nothing: whose turn comes when
+    deferred  id, due in ms (u64), order           nothing
+    records   the order's last 6 bytes             a row (see `rows`) for each of the two above
+    ends      id, fingerprint                      origin (12 bytes), what `Outcome.end` was
+    values    text                                 bytes, sealed
+
+The last 6 bytes of an order are a number that grows with each entry. So rows are written at the end of their tree,
+where LMDB fills its pages; within the hosts' parts of the queue it would leave them half empty.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crawler.errors import JobError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["DATABASES", "FORMAT", "MAX_DATABASES", "fold", "refuse_other_format"]
+
+FORMAT = 2
+"""Of the layout above. A job of another format is refused, not guessed at."""
+DATABASES = ("hosts", "names", "states", "seen", "queue", "deferred", "records", "ends", "values")
+MAX_DATABASES = 16
+
+
+def refuse_other_format(path: Path, format: int) -> None:
+    """Raises `JobError`."""
+    if format > FORMAT:
+        raise JobError(
+            f"{path} was written by a newer version of the crawler (format {format}, this one reads {FORMAT}). "
+            "Nothing was changed: continue it with that version, or give another folder with --job"
+        )
+    if format < FORMAT:
+        raise JobError(
+            f"{path} was written by an older version of the crawler (format {format}, this one reads {FORMAT}). "
+            "Finish it with that version, or start again with --fresh"
+        )
+
+
+def fold(rows: bytes | memoryview, width: int) -> int:
+    """The exclusive or of all rows of that many bytes."""
+    data = bytes(rows)
+    while (count := len(data) // width) > 1:
+        half = count // 2 * width
+        data = (int.from_bytes(data[:half]) ^ int.from_bytes(data[half : 2 * half])).to_bytes(half) + data[2 * half :]
+    return int.from_bytes(data)

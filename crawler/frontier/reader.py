@@ -1,0 +1,259 @@
+"""A job's frontier as somebody else sees it: what waits, what became of the rest, and why. Nothing is written.
+
+The process that crawls may be at work meanwhile. One read transaction is one consistent moment between two of its
+epochs; `renew` goes on to the newest. While a transaction is open, LMDB uses none of the space that became free since,
+so keep it short where a crawl is running.
+
+What is read is checked, as everywhere: rows and values by their checksums, pages by whoever opens a frontier that no
+process is working on (`crawler.jobs.open_frontier`). A request that is being fetched waits here, like all others: that
+it is leased only its process knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+import msgspec
+
+from crawler.errors import EngineUnavailable, JobError
+from crawler.fate import Fate
+from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
+from crawler.frontier.layout import MAX_DATABASES
+from crawler.frontier.rows import NO_ORIGIN, HostState, Row, unpack_row, unpack_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["FrontierReader"]
+
+_ID = struct.Struct(">I")
+_FINGERPRINT = struct.Struct(">Q")
+_PAIR = struct.Struct(">IQ")
+"""Host and fingerprint, or host and due time."""
+_ORDER = struct.Struct(">IHHI")
+_NUMBER_AT = 6
+"""In an order: the key of its row."""
+_HIGHEST = 0x7FFFFFFF
+_DEEPEST = 0xFFFF
+_STATE = msgspec.msgpack.Decoder(HostState)
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError, struct.error)
+_NAMES_KEPT = 1000
+
+
+class _Asked(msgspec.Struct):
+    """As much of a stored request as a reader needs: its items may be of classes that only the spider has."""
+
+    url: str
+    method: str = msgspec.field(default="GET", name="m")
+
+
+_REQUEST = msgspec.msgpack.Decoder(_Asked)
+
+
+class FrontierReader:
+    """The frontier in `folder`, for a `with` block.
+
+    Entering raises `JobError` where there is none, or one of another format, `JobDamaged` for one that LMDB cannot
+    open, `EngineUnavailable` where the disk fails; reading raises `JobDamaged` for what is not what was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.values = JobValues(folder, lambda key: self._get(b"values", key))
+        self._env: Any = None
+        self._txn: Any = None
+        self._databases: dict[bytes, Any] = {}
+        self._names: dict[int, str] = {}
+
+    def __enter__(self) -> FrontierReader:
+        if not (self.folder / "data.mdb").is_file():
+            raise JobError(f"there is no frontier in {self.folder}")
+        try:
+            with self._translated():
+                self._open()
+                self.renew()
+            check_format(self.folder, self._get(b"values", b"format"))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._txn is not None:
+            self._txn.abort()
+        if self._env is not None:
+            self._env.close()
+        self._txn = self._env = None
+
+    def _open(self) -> None:
+        try:
+            self._env = self._environment(lock=True)
+        except lmdb.ReadonlyError:  # a folder that is not ours to write in: nobody can be told that we read
+            self._env = self._environment(lock=False)
+        with self._env.begin() as txn:  # ended before `open_db`, which begins one of its own
+            there = [name for name, _ in txn.cursor()]
+        self._databases = {name: self._env.open_db(name, create=False) for name in there}
+
+    def _environment(self, *, lock: bool) -> Any:
+        return lmdb.open(str(self.folder), readonly=True, lock=lock, max_dbs=MAX_DATABASES, create=False)
+
+    def renew(self) -> None:
+        """See the newest epoch from now on."""
+        if self._txn is not None:
+            self._txn.abort()
+        self._txn = self._env.begin()
+
+    # -- hosts -------------------------------------------------------------------------------------------------------
+
+    def host_state(self, name: str) -> HostState | None:
+        """What was learnt about the host; None: it is as configured."""
+        key = name.encode()
+        found = self._get(b"states", key)
+        if found is None:
+            return None
+        content = unpack_value(key, found)
+        if content is None:
+            raise damaged(self.folder, f"the state of host {name} is not what was written")
+        return _STATE.decode(content)
+
+    def host_name(self, host: int) -> str:
+        """Of a host's number in `rows`."""
+        name = self._names.get(host)
+        if name is None:
+            found = self._get(b"names", _ID.pack(host))
+            if found is None:
+                raise damaged(self.folder, f"host {host} has no name")
+            if len(self._names) >= _NAMES_KEPT:
+                self._names.clear()
+            name = self._names[host] = found.decode(errors="replace")
+        return name
+
+    def _number(self, host: str) -> int | None:
+        found = self._get(b"hosts", host.encode())
+        with self._translated():
+            return None if found is None else int(_ID.unpack(found)[0])
+
+    # -- one request -------------------------------------------------------------------------------------------------
+
+    def knows(self, host: str, fingerprint: int) -> bool:
+        """Whether the request was ever met."""
+        number, database = self._number(host), self._databases.get(b"seen")
+        if number is None or database is None:
+            return False
+        with self._translated(), self._txn.cursor(db=database) as cursor:
+            return bool(cursor.set_key_dup(_ID.pack(number), _FINGERPRINT.pack(fingerprint)))
+
+    def end(self, host: str, fingerprint: int) -> Ended | None:
+        """What became of the request; None: nothing yet, or it was never met."""
+        number = self._number(host)
+        found = None if number is None else self._get(b"ends", _PAIR.pack(number, fingerprint))
+        if found is None:
+            return None
+        try:
+            return Ended(self._origin(found[: _PAIR.size]), Fate.decode(found[_PAIR.size :]))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise damaged(self.folder, f"what became of a request cannot be read ({error})") from error
+
+    def find(self, host: str, fingerprint: int) -> Waiting | None:
+        """The request where it waits. Reads what waits of its host until then."""
+        number = self._number(host)
+        if number is None:
+            return None
+        for owner, due, order, row in self.rows(number):
+            if row.fingerprint == fingerprint:
+                return self._waiting(owner, due, order, row)
+        return None
+
+    def parent(self, origin: Origin) -> tuple[str, Origin | None] | None:
+        """The URL of a request, wherever it is now, and where it came from itself. None: that is not kept."""
+        ended = self.end(*origin)
+        if ended is not None and ended.fate.url:
+            return ended.fate.url, ended.origin
+        waiting = self.find(*origin)
+        return None if waiting is None or not waiting.url else (waiting.url, waiting.origin)
+
+    # -- what waits --------------------------------------------------------------------------------------------------
+
+    def waiting(self, host: str) -> Iterator[Waiting]:
+        """What waits of one host, in the order of its turns; then what is put off, by its time."""
+        number = self._number(host)
+        if number is not None:
+            for owner, due, order, row in self.rows(number):
+                yield self._waiting(owner, due, order, row)
+
+    def rows(self, host: int | None = None) -> Iterator[tuple[int, float, bytes, Row]]:
+        """What waits, of one host or of all, unread: its host's number, due time or 0, order, row."""
+        prefix = b"" if host is None else _ID.pack(host)
+        for key in self._keys(b"queue", prefix):
+            order = key[_ID.size :]
+            yield _ID.unpack_from(key)[0], 0.0, order, self._row(order)
+        for key in self._keys(b"deferred", prefix):
+            owner, due = _PAIR.unpack_from(key)
+            order = key[_PAIR.size :]
+            yield owner, due / 1000, order, self._row(order)
+
+    def _row(self, order: bytes) -> Row:
+        number = order[_NUMBER_AT:]
+        found = self._get(b"records", number)
+        row = None if found is None else unpack_row(number, found)
+        if row is None:
+            what = "not there" if found is None else "not what was written"
+            raise damaged(self.folder, f"a waiting request is {what}")
+        return row
+
+    def _waiting(self, host: int, due: float, order: bytes, row: Row) -> Waiting:
+        try:
+            asked = _REQUEST.decode(row.record)
+        except msgspec.MsgspecError:
+            asked = _Asked("")
+        priority, place, _, _ = _ORDER.unpack(order)
+        depth = min(place, _DEEPEST - place)  # `crawl.order = "depth"` counts down from the deepest
+        return Waiting(
+            self.host_name(host),
+            asked.url,
+            asked.method,
+            depth,
+            row.attempt,
+            due,
+            _HIGHEST - priority,
+            row.fingerprint,
+            self._origin(row.origin),
+        )
+
+    def _origin(self, origin: bytes) -> Origin | None:
+        if origin == NO_ORIGIN:
+            return None
+        with self._translated():
+            host, fingerprint = _PAIR.unpack(origin)
+        return Origin(self.host_name(host), fingerprint)
+
+    # -- LMDB --------------------------------------------------------------------------------------------------------
+
+    def _get(self, database: bytes, key: bytes) -> bytes | None:
+        if database not in self._databases:
+            return None
+        with self._translated():
+            found: bytes | None = self._txn.get(key, db=self._databases[database])
+            return found
+
+    def _keys(self, database: bytes, prefix: bytes) -> Iterator[bytes]:
+        if database not in self._databases:
+            return
+        with self._translated(), self._txn.cursor(db=self._databases[database]) as cursor:
+            more = cursor.set_range(prefix) if prefix else cursor.first()
+            while more and cursor.key().startswith(prefix):
+                yield cursor.key()
+                more = cursor.next()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            raise damaged(self.folder, str(error)) from error
+        except (lmdb.Error, OSError) as error:
+            raise EngineUnavailable(f"cannot read the frontier in {self.folder}: {error}") from error
