@@ -18,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench streams clean
+.PHONY: help run test lint types format bench streams kill frontier flood durable clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,18 @@ bench: $(VENV)/installed ## what a page costs, beside a hand-written aiohttp loo
 
 streams: $(VENV)/installed ## what 1 GiB to disk costs, beside a hand-written aiohttp loop
 	$(BIN)/python benchmarks/streams.py $(ARGS)
+
+kill: $(VENV)/installed ## 50 kills, 20 SIGTERMs, kills while recovering, 300 torn files: is every item there once?
+	$(BIN)/python benchmarks/kill.py $(ARGS)
+
+frontier: $(VENV)/installed ## what the frontier costs from 10,000 to 10 million URLs (ARGS="--sizes 1e4,1e5" is quicker)
+	$(BIN)/python benchmarks/frontier.py $(ARGS)
+
+flood: $(VENV)/installed ## what a page costs that gives a million items or requests
+	$(BIN)/python benchmarks/flood.py $(ARGS)
+
+durable: $(VENV)/installed ## what durability costs, beside memory://
+	$(BIN)/python benchmarks/durable.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

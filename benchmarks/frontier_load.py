@@ -20,7 +20,7 @@ import lmdb
 import msgspec
 
 from crawler.contracts import Entry, Lease, Outcome, Verdict
-from crawler.epochs import EPOCH_ENTRIES, EPOCH_PAGES, SYNC_SECONDS
+from crawler.epochs import EPOCH_ENTRIES, EPOCH_PAGES, SYNC_EPOCHS, SYNC_SECONDS
 from crawler.fate import Fate
 from crawler.frontier.disk import DiskStore
 from crawler.frontier.local import LocalFrontier
@@ -217,13 +217,13 @@ class Yardstick:
 
 
 class Epochs:
-    """Commits as the engine makes them, with a sync beside them each second, and what they take."""
+    """Commits and syncs as the engine makes them, and what they take."""
 
     def __init__(self, frontier: LocalFrontier, growth: Growth, epoch_pages: int = EPOCH_PAGES) -> None:
         self._frontier = frontier
         self._growth = growth
         self._epoch_pages = epoch_pages
-        self._pages = self._entries = 0
+        self._pages = self._entries = self._unsynced = 0
         self._synced = time.monotonic()
         self._sync: asyncio.Task[None] | None = None
         self.yardstick = Yardstick()
@@ -246,8 +246,12 @@ class Epochs:
         cpu, wall = time.process_time(), time.perf_counter()
         await self._frontier.commit(values, now)
         self.wall_ms.append((time.perf_counter() - wall) * 1000)
-        if (self._sync is None or self._sync.done()) and time.monotonic() - self._synced >= SYNC_SECONDS:
-            self._synced = time.monotonic()
+        self._unsynced += 1
+        if self._unsynced >= 2 * SYNC_EPOCHS and self._sync is not None:
+            await self._sync
+        is_due = self._unsynced >= SYNC_EPOCHS or time.monotonic() - self._synced >= SYNC_SECONDS
+        if is_due and (self._sync is None or self._sync.done()):
+            self._synced, self._unsynced = time.monotonic(), 0
             self._sync = asyncio.create_task(self._frontier.sync(_nothing))
             await asyncio.sleep(0)  # it is under way, in a thread
         self.cpu += time.process_time() - cpu
