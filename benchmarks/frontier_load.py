@@ -20,7 +20,7 @@ import lmdb
 import msgspec
 
 from crawler.contracts import Entry, Lease, Outcome, Verdict
-from crawler.epochs import EPOCH_ENTRIES, EPOCH_PAGES, SYNC_EPOCHS, SYNC_SECONDS
+from crawler.epochs import EPOCH_ENTRIES, EPOCH_PAGES, SYNC_SECONDS
 from crawler.fate import Fate
 from crawler.frontier.disk import DiskStore
 from crawler.frontier.local import LocalFrontier
@@ -223,7 +223,7 @@ class Epochs:
         self._frontier = frontier
         self._growth = growth
         self._epoch_pages = epoch_pages
-        self._pages = self._entries = self._unsynced = 0
+        self._pages = self._entries = 0
         self._synced = time.monotonic()
         self._sync: asyncio.Task[None] | None = None
         self.yardstick = Yardstick()
@@ -246,14 +246,13 @@ class Epochs:
         cpu, wall = time.process_time(), time.perf_counter()
         await self._frontier.commit(values, now)
         self.wall_ms.append((time.perf_counter() - wall) * 1000)
-        self._unsynced += 1
-        if self._unsynced >= 2 * SYNC_EPOCHS and self._sync is not None:
-            await self._sync
-        is_due = self._unsynced >= SYNC_EPOCHS or time.monotonic() - self._synced >= SYNC_SECONDS
+        is_due = self._frontier.is_behind or time.monotonic() - self._synced >= SYNC_SECONDS
         if is_due and (self._sync is None or self._sync.done()):
-            self._synced, self._unsynced = time.monotonic(), 0
+            self._synced = time.monotonic()
             self._sync = asyncio.create_task(self._frontier.sync(_nothing))
             await asyncio.sleep(0)  # it is under way, in a thread
+        if self._frontier.is_behind and self._sync is not None:
+            await self._sync
         self.cpu += time.process_time() - cpu
 
     async def end(self, now: float) -> None:

@@ -240,6 +240,11 @@ class Frontier(Protocol):
         same for the outputs that the commit speaks of. Epochs may be closed meanwhile."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """So much was committed since the last sync that the next epoch should wait for one."""
+        ...
+
     def export(self) -> AsyncIterator[tuple[Entry, int]]:
         """Every waiting entry with its attempt count, in no particular order."""
         ...

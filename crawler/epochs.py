@@ -39,8 +39,6 @@ EPOCH_ENTRIES = 5_000
 """New requests: a transaction keeps what it changes in memory, and writes it while the loop waits (15 ms for these)."""
 SYNC_SECONDS = 1.0
 """What a power failure costs, where `frontier.durability` is `"process"`."""
-SYNC_EPOCHS = 5
-"""So many make a second; and when they are full, 25,000 requests."""
 _WATCH_SECONDS = 1.0
 _UNFILTERED_KEPT = 20_000
 """Of one page. More of them are handed over before it ends, and come twice if it runs again."""
@@ -83,9 +81,9 @@ class Epochs:
         self._pages = 0
         self._entries = 0
         self._dirty = False
-        self._unsynced = 0
-        """Epochs closed since the last sync."""
-        self._sync_due = asyncio.Event()
+        self._unsynced = False
+        self._synced = context.clock.now()
+        """When the last sync began that has ended."""
         self._full = asyncio.Event()
         self._closing = asyncio.Lock()
         self._sync_lock = asyncio.Lock()
@@ -194,8 +192,8 @@ class Epochs:
     async def close_regularly(self) -> None:
         """For ever: close the epoch when it is old or large enough."""
         while True:
-            self._full.clear()
             await self._clock.wait(self._full, EPOCH_SECONDS)
+            self._full.clear()
             await self.turn()
             self._on_turn()
 
@@ -234,6 +232,7 @@ class Epochs:
             if self.started:
                 values["started"] = b"1"
             await self._frontier.commit(values, self._clock.now())
+            self._unsynced = True
         finally:
             held, self._held = self._held, None
         for page in held:
@@ -251,14 +250,12 @@ class Epochs:
     async def finish(self, state: str) -> None:
         """The last epoch. How the crawl ended is said when its outputs are whole: killed before that, it has not."""
         await self.commit()
-        self._unsynced += 1
         await self.sync()
         for exporter in self._exporters:
             await exporter.close()
         crash.point("after_outputs_closed")
         self._exporters = self._outputs = ()
         await self.commit(state)
-        self._unsynced += 1
         await self.sync()
 
     def touch(self) -> None:
@@ -270,25 +267,24 @@ class Epochs:
     async def sync_regularly(self) -> None:
         """For ever, beside the epochs: a disk that takes its time does not keep them open, as long as it is not far
         behind."""
+        never = asyncio.Event()
         while not self._syncs_each:
-            self._sync_due.clear()
-            await self._clock.wait(self._sync_due, SYNC_SECONDS)
+            await self._clock.wait(never, SYNC_SECONDS)
             await self.sync()
 
     async def sync(self) -> None:
         """What was committed survives a power failure."""
         async with self._sync_lock:
+            began = self._clock.now()
             if self._unsynced:
-                self._unsynced = 0
+                self._unsynced = False
                 await self._frontier.sync(self._sync_outputs)
+            self._synced = began
 
     async def _keep_pace(self) -> None:
         """With the disk: what a power failure may cost has a limit, and so has the room it takes until then."""
-        self._unsynced += 1
-        if self._unsynced >= SYNC_EPOCHS:
-            self._sync_due.set()
-            if self._unsynced >= 2 * SYNC_EPOCHS:
-                await self.sync()
+        if self._frontier.is_behind or self._clock.now() - self._synced > 2 * SYNC_SECONDS:
+            await self.sync()
 
     async def _sync_outputs(self) -> None:
         for exporter in self._exporters:

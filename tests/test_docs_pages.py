@@ -207,7 +207,7 @@ def test_every_setting_that_a_page_names_exists() -> None:
     from crawler.settings.keys import all_keys
 
     known = {".".join(key) for key in all_keys()}
-    tables = "crawl|politeness|http|dns|tls|proxy|retry|frontier|security|log"
+    tables = "crawl|politeness|http|dns|tls|proxy|retry|frontier|output|security|log"
     for name, text in PAGES.items():
         for setting in re.findall(rf"`((?:{tables})\.[a-z_]+)", text):
             assert setting in known, f"docs/{name}.md: {setting}"

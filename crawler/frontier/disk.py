@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import msgspec
@@ -25,7 +25,7 @@ import msgspec
 from crawler import crash
 from crawler.errors import EngineUnavailable, JobDamaged
 from crawler.frontier.at_work import AtWork
-from crawler.frontier.layout import DATABASES, FORMAT, MAX_DATABASES, fold, refuse_other_format
+from crawler.frontier.layout import DATABASES, FORMAT, MAX_DATABASES, Peek, fold, milliseconds, refuse_other_format
 from crawler.frontier.mapped import Mapping
 from crawler.frontier.pages import check
 from crawler.frontier.rows import HostState, Row, pack_row, pack_value, unpack_row, unpack_value
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["DiskStore", "Peek"]
+__all__ = ["DiskStore"]
 
 _ID = struct.Struct(">I")
 _FINGERPRINT = struct.Struct(">Q")
@@ -48,22 +48,16 @@ _NUMBER_AT = 6
 _SUMMED = 200_000
 """Known requests that are added up at every opening (a million take 0.2 s); more of them after a restart of the
 machine, and when `crawler jobs repair` looks. A process that dies does not change what stands in a file."""
+_NEW_IN_PEACE = 1000
 _NEW_PER_GIVING = 200
-"""Each of them looks at some pages anywhere in the file, and the system maps 16 where one is looked at."""
+"""New requests of one epoch, each of which looks at pages anywhere in the file, and the system maps 16 where one is
+looked at. A crawl has fewer; one page that floods has them all."""
+_BEHIND_BYTES = 1 << 24
+"""By which the file may grow from one sync to the next: a page that a synced state needs is not used again before."""
 _MAP_SIZE = 1 << 40  # address space, not disk: the file grows as it is used
 _STATE = msgspec.msgpack.Decoder(HostState)
 _SEEN_SUM = struct.Struct(">QQ")
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
-
-
-class Peek(NamedTuple):
-    """What a job's frontier says of itself, without opening it for work."""
-
-    format: int
-    state: str | None
-    """As the last committed epoch left it: `running`, or why the crawl ended. None: nothing was ever committed."""
-    lost_epochs: int = 0
-    """How many had to be given up, because the machine had stopped before they were on its disk."""
 
 
 class DiskStore:
@@ -168,7 +162,13 @@ class DiskStore:
         self._ends = env.open_db(b"ends")
         self._values = env.open_db(b"values")
         self._page_size = int(env.stat()["psize"])
-        self._txn = env.begin(write=True)
+        self._synced_page = self._last_page()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._txn = self._env.begin(write=True)
+        self._known = self._txn.cursor(db=self._seen)
+        self._new = 0
 
     def _count_death(self) -> None:
         """Whose code was running when the last process died has one death more."""
@@ -250,13 +250,13 @@ class DiskStore:
             self._latest = self._snapshots.committed(number, self._page_size)
             crash.point("after_commit")
             self._mapping.give_back()
-            self._txn = self._env.begin(write=True)
+            self._begin()
             self._at_work.begin()
 
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
         """What was committed when this is called survives a power failure; `before` does the same for the outputs."""
         # This reader keeps LMDB from using again what the state to come back to is made of.
-        reader, snapshot = self._env.begin(), self._latest
+        reader, snapshot, last_page = self._env.begin(), self._latest, self._last_page()
         try:
             await before()
             if snapshot is None:  # nothing was committed yet
@@ -265,6 +265,7 @@ class DiskStore:
             self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync, snapshot)
             await asyncio.shield(self._syncing)
             self._pinned, reader = reader, self._pinned
+            self._synced_page = last_page
         finally:
             if reader is not None and self._env is not None:
                 reader.abort()
@@ -273,6 +274,13 @@ class DiskStore:
         with self._translated("sync"):
             self._env.sync(True)
             self._snapshots.synced(snapshot)
+
+    @property
+    def is_behind(self) -> bool:
+        return (self._last_page() - self._synced_page) * self._page_size > _BEHIND_BYTES
+
+    def _last_page(self) -> int:
+        return int(self._env.info()["last_pgno"])
 
     def at_work(self, fingerprint: int) -> None:
         self._at_work.note(fingerprint)
@@ -325,14 +333,14 @@ class DiskStore:
         if new:
             self._seen_count += 1
             self._seen_sum ^= fingerprint
-            if self._seen_count % _NEW_PER_GIVING == 0:
+            self._new += 1
+            if self._new > _NEW_IN_PEACE and self._new % _NEW_PER_GIVING == 0:
                 self._mapping.give_back()
         return bool(new)
 
     def has_seen(self, host: int, fingerprint: int) -> bool:
         try:
-            with self._txn.cursor(db=self._seen) as cursor:
-                return bool(cursor.set_key_dup(_ID.pack(host), _FINGERPRINT.pack(fingerprint)))
+            return bool(self._known.set_key_dup(_ID.pack(host), _FINGERPRINT.pack(fingerprint)))
         except lmdb.Error as error:
             raise self._failure("read", error) from error
 
@@ -388,7 +396,7 @@ class DiskStore:
     def defer(self, host: int, due: float, order: bytes, row: Row) -> None:
         with self._translated("write"):
             number = order[_NUMBER_AT:]
-            self._txn.put(_DUE.pack(host, _milliseconds(due)) + order, b"", db=self._deferred)
+            self._txn.put(_DUE.pack(host, milliseconds(due)) + order, b"", db=self._deferred)
             self._txn.put(number, pack_row(number, row), db=self._records)
 
     def first_due(self, host: int) -> float | None:
@@ -482,8 +490,3 @@ class DiskStore:
             f"the frontier in {self._path} is damaged: {what}. `crawler jobs repair {self._path.parent}` "
             "saves what can be saved; --fresh starts again"
         )
-
-
-def _milliseconds(due: float) -> int:
-    # Rounded up, so that nothing comes due before its time.
-    return max(0, min(-int(-due * 1000 // 1), 2**63))

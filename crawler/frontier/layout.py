@@ -17,19 +17,29 @@ where LMDB fills its pages; within the hosts' parts of the queue it would leave 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crawler.errors import JobError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DATABASES", "FORMAT", "MAX_DATABASES", "fold", "refuse_other_format"]
+__all__ = ["DATABASES", "FORMAT", "MAX_DATABASES", "Peek", "fold", "milliseconds", "refuse_other_format"]
 
 FORMAT = 2
 """Of the layout above. A job of another format is refused, not guessed at."""
 DATABASES = ("hosts", "names", "states", "seen", "queue", "deferred", "records", "ends", "values")
 MAX_DATABASES = 16
+
+
+class Peek(NamedTuple):
+    """What a job's frontier says of itself, without opening it for work."""
+
+    format: int
+    state: str | None
+    """As the last committed epoch left it: `running`, or why the crawl ended. None: nothing was ever committed."""
+    lost_epochs: int = 0
+    """How many had to be given up, because the machine had stopped before they were on its disk."""
 
 
 def refuse_other_format(path: Path, format: int) -> None:
@@ -53,3 +63,8 @@ def fold(rows: bytes | memoryview, width: int) -> int:
         half = count // 2 * width
         data = (int.from_bytes(data[:half]) ^ int.from_bytes(data[half : 2 * half])).to_bytes(half) + data[2 * half :]
     return int.from_bytes(data)
+
+
+def milliseconds(due: float) -> int:
+    """Rounded up, so that nothing comes due before its time."""
+    return max(0, min(-int(-due * 1000 // 1), 2**63))

@@ -356,6 +356,10 @@ class LocalFrontier:
         counters = _COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters})
 
+    @property
+    def is_behind(self) -> bool:
+        return self._store.is_behind
+
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
         await self._store.sync(before)
 

@@ -120,6 +120,10 @@ class MemoryStore:
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
         await before()
 
+    @property
+    def is_behind(self) -> bool:
+        return False
+
     def at_work(self, fingerprint: int) -> None:
         pass
 

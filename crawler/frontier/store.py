@@ -98,6 +98,11 @@ class Store(Protocol):
         """What was committed when this is called survives a power failure, once `before` has ended."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """What was committed since the last sync takes much room, until a sync lets it be used again."""
+        ...
+
     def at_work(self, fingerprint: int) -> None:
         """Whose code the loop runs now; 0: nobody's. Kept when the process dies, whatever was committed."""
         ...
