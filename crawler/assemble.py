@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
 import functools
 import json
 import logging
@@ -26,7 +25,7 @@ from crawler.clock import SystemClock
 from crawler.context import Context
 from crawler.engine import Engine
 from crawler.epochs import Epochs
-from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
+from crawler.errors import JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
 from crawler.export.spool import Spool
@@ -35,6 +34,7 @@ from crawler.guard import Guard
 from crawler.inline import Inline
 from crawler.links import Scope
 from crawler.loader import item_types, load_function
+from crawler.lock import JobLock
 from crawler.log import crawl_log
 from crawler.page import Collector
 from crawler.politeness import HostRule
@@ -154,7 +154,7 @@ class Crawl:
         settings = self.settings
         before, store = None, self._store()
         if self.job is not None:
-            lock = stack.enter_context(_Lock(self.job))
+            lock = stack.enter_context(JobLock(self.job))
             before = self._prepare_job(store)
             lock.sign()
         log_file = None if self.job is None else self.job / "crawl.log"
@@ -410,41 +410,6 @@ class Crawl:
             write_json(self.job / "stats.json", self.engine.totals())
         except OSError as error:
             raise OutputError(f"cannot write {self.job / 'stats.json'}: {error.strerror or error}") from error
-
-
-class _Lock:
-    """The job folder is ours alone, as long as the process lives. `sign` writes who we are into it."""
-
-    def __init__(self, job: Path) -> None:
-        self._job = job
-        self._descriptor = -1
-
-    def __enter__(self) -> _Lock:
-        job = self._job
-        try:
-            job.mkdir(parents=True, exist_ok=True, mode=0o755)
-            self._descriptor = os.open(job / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise EngineUnavailable(f"cannot use the job folder {job}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._descriptor, 20).decode(errors="replace").strip() or "?"
-            os.close(self._descriptor)
-            raise JobError(
-                f"job {job} is in use by process {holder}; wait for it, stop it, or give another folder with --job"
-            ) from error
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._descriptor)
-
-    def sign(self) -> None:
-        try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
-        except OSError as error:
-            raise EngineUnavailable(f"cannot use the job folder {self._job}: {error.strerror or error}") from error
 
 
 def _is_there(exporter: Exporter) -> bool:

@@ -8,7 +8,6 @@ pages are looked at before (`crawler.frontier.pages`), and a list of jobs does n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -22,6 +21,7 @@ from crawler.frontier.layout import FORMAT
 from crawler.frontier.pages import check, salvage
 from crawler.frontier.reader import FrontierReader
 from crawler.frontier.snapshots import Snapshots
+from crawler.lock import JobLock, holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,42 +80,12 @@ def is_job(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("frontier", "frontier.repaired", "stats.json"))
 
 
-def holder(job: Path) -> int | None:
-    """The process that works on the job; 0 where it did not say which; None: nobody does. Writes nothing."""
-    try:
-        descriptor = os.open(job / "lock", os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        signed = os.read(descriptor, 20).strip()
-        return int(signed) if signed.isdigit() else 0
-    except OSError:  # a file system without locks
-        return None
-    finally:
-        os.close(descriptor)
-    return None
-
-
 @contextlib.contextmanager
 def held(job: Path) -> Iterator[None]:
     """Nobody else works on the job meanwhile. Raises `JobError` that names the process which does."""
-    try:
-        descriptor = os.open(job / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise EngineUnavailable(f"cannot use the job folder {job}: {error.strerror or error}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            signed = os.read(descriptor, 20).decode(errors="replace").strip() or "?"
-            raise JobError(f"job {job} is in use by process {signed}; wait for it, or stop it") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    with JobLock(job) as lock:
+        lock.sign()
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

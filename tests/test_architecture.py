@@ -27,7 +27,7 @@ LAYERS = (
     # 1 rules: pure decisions; time and chance are arguments
     "robots politeness retry redirect guard cookies proxies spider",
     # 2 rooms: each owns one kind of I/O
-    "clock stats log pipelines frontier download export",
+    "clock lock stats log pipelines frontier download export",
     # 3 the loop
     "context refusals exchange page inline visit steps epochs engine",
     # 4 assembly
