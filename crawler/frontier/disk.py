@@ -52,7 +52,7 @@ _NEW_IN_PEACE = 1000
 _NEW_PER_GIVING = 200
 """New requests of one epoch, each of which looks at pages anywhere in the file, and the system maps 16 where one is
 looked at. A crawl has fewer; one page that floods has them all."""
-_BEHIND_BYTES = 1 << 24
+_BEHIND_BYTES = 1 << 22
 """By which the file may grow from one sync to the next: a page that a synced state needs is not used again before."""
 _MAP_SIZE = 1 << 40  # address space, not disk: the file grows as it is used
 _STATE = msgspec.msgpack.Decoder(HostState)
