@@ -25,7 +25,7 @@ from crawler.clock import SystemClock
 from crawler.context import Context
 from crawler.engine import Engine
 from crawler.epochs import Epochs
-from crawler.errors import JobError, OutputError, SettingsError, UsageError
+from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
 from crawler.export.spool import Spool
@@ -140,8 +140,11 @@ class Crawl:
         """To the end, whatever it is. Raises `EngineUnavailable`, or what is a bug."""
         try:
             reason = await self.engine.run()
-        finally:
-            self._write_stats()
+        except BaseException:
+            with contextlib.suppress(EngineUnavailable):  # a consequence; what went wrong first is to be heard
+                self._write_stats()
+            raise
+        self._write_stats()
         logger.info("%s: %s", self.spider.name, _ending(reason))
         return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
 
@@ -409,7 +412,10 @@ class Crawl:
         try:
             write_json(self.job / "stats.json", self.engine.totals())
         except OSError as error:
-            raise OutputError(f"cannot write {self.job / 'stats.json'}: {error.strerror or error}") from error
+            raise OutputError(
+                f"cannot write {self.job / 'stats.json'}: {error.strerror or error}. "
+                "When the cause is gone, the same command continues"
+            ) from error
 
 
 def _is_there(exporter: Exporter) -> bool:

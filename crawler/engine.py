@@ -94,6 +94,10 @@ class Engine:
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
         self._busy: dict[asyncio.Task[Any], Lease] = {}
+        self._handed = 0
+        """Requests that workers have, or will have in a moment."""
+        self._suspects: collections.deque[Lease] = collections.deque()
+        self._alone: Lease | None = None
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
@@ -218,17 +222,47 @@ class Engine:
             now = self._clock.now()
             leased = await self._frontier.lease(self._room(), now)
             for lease in leased.leases:
-                self._idle.popleft().set_result(lease)
+                self._hand_out(lease, now)
+            next_due = leased.next_due
+            if self._suspects and not self._handed:
+                next_due = self._try_suspect(next_due, now)
             if self._limits.time_limit_seconds and self.stats.run_elapsed(now) >= self._limits.time_limit_seconds:
                 self.stop("time_limit")
-            elif leased.next_due is None and not leased.leases and self._is_finished():
+            elif next_due is None and not leased.leases and self._is_finished():
                 self.stop("finished")
             else:
-                await self._clock.wait(self._wake, self._until(leased.next_due, now))
+                await self._clock.wait(self._wake, self._until(next_due, now))
+
+    def _hand_out(self, lease: Lease, now: float) -> None:
+        if 0 < lease.deaths < _DEATHS:
+            self._frontier.leave(lease.host, now, unused=True)
+            self._suspects.append(lease)
+            self._wake.set()  # its place is free again
+        else:
+            self._hand_over(lease)
+
+    def _hand_over(self, lease: Lease) -> None:
+        self._handed += 1
+        self._idle.popleft().set_result(lease)
+
+    def _try_suspect(self, next_due: float | None, now: float) -> float | None:
+        """One of those in whose code a process died, when nobody else has anything to do, and then alone. A process
+        that is killed from outside again and again dies in somebody's code each time, but hardly in the same one's
+        then. Returns when to look again."""
+        lease = self._suspects[0]
+        start = self._frontier.enter(lease.host, now)
+        if start is None:
+            return next_due
+        if start > now:
+            self._frontier.leave(lease.host, now, unused=True)
+            return start if next_due is None else min(start, next_due)
+        self._alone = self._suspects.popleft()
+        self._hand_over(lease)
+        return next_due
 
     def _room(self) -> int:
         """How many requests may be started now. Near the page limit each one in flight counts as a page."""
-        if self._epochs.is_full:
+        if self._epochs.is_full or self._alone is not None:
             return 0
         room = len(self._idle)
         if self._limits.page_limit:
@@ -236,7 +270,7 @@ class Engine:
         return max(room, 0)
 
     def _is_finished(self) -> bool:
-        return self._epochs.started and not self._busy and not self._epochs.is_closing
+        return self._epochs.started and not (self._handed or self._suspects or self._epochs.is_closing)
 
     def _until(self, next_due: float | None, now: float) -> float | None:
         """Seconds to wait for. With no room there is nothing to wait for but an event, and every event wakes us."""
@@ -262,6 +296,9 @@ class Engine:
                 await self._process(lease)
             finally:
                 del self._busy[task]
+                self._handed -= 1
+                if self._alone is lease:
+                    self._alone = None
                 self._wake.set()
 
     async def _process(self, lease: Lease) -> None:
@@ -305,7 +342,7 @@ class Engine:
         assert page.lease is not None
         url = "" if page.request is None else redact(page.request.url)
         logger.error("a request of host %s is set aside: %s%s", page.lease.host, url and f"{url}: ", message)
-        self.stats.failed(reason)
+        page.failures.append(reason)
         page.verdict = Verdict.DEAD
         now, depth, attempts = self._clock.now(), page.lease.depth, page.lease.attempt + 1
         page.fate = Fate(url, fate.Verdict.SET_ASIDE, now, depth, attempts, reason=reason, message=message)

@@ -122,6 +122,11 @@ class Epochs:
         if page.lease is not None:
             self._count_end(page)
             self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before, page.end)], now)
+        total.items_dropped += page.items_dropped
+        for reason in page.failures:
+            self._stats.failed(reason)
+        if page.refusal:
+            self._stats.refused(page.refusal)
         if page.delivered:
             total.pages += 1
             total.depth_max = max(total.depth_max, page.depth - 1)
@@ -233,6 +238,7 @@ class Epochs:
                 values["started"] = b"1"
             await self._frontier.commit(values, self._clock.now())
             self._unsynced = True
+            self._watched = self._clock.now()
         finally:
             held, self._held = self._held, None
         for page in held:

@@ -111,7 +111,11 @@ class _JobFile(logging.FileHandler):
     def take_down(self) -> None:
         logging.getLogger().removeHandler(self)
         self._settle()
-        self.close()
+        with contextlib.suppress(OSError):  # as in `handleError`
+            self.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A disk without room for a log line is full: what matters there fails by itself, and says so."""
 
     def _settle(self) -> None:
         before = self._level_before

@@ -14,7 +14,17 @@ import datetime as dt
 import inspect
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -59,14 +69,17 @@ class Page:
         "delivered",
         "depth",
         "entries",
+        "failures",
         "fate",
         "item_count",
+        "items_dropped",
         "kept",
         "lease",
         "named",
         "not_before",
         "outputs",
         "reached",
+        "refusal",
         "request",
         "spools",
         "verdict",
@@ -86,7 +99,12 @@ class Page:
         """The items as each of the exporters has them."""
         self.item_count = 0
         self.outputs = 0
-        """Items and requests so far."""
+        """Items and requests so far, of the callback or errback that runs."""
+        self.failures: list[str] = []
+        """Reasons that count as errors when the page takes effect."""
+        self.refusal = ""
+        """Of our own rules; it counts then, too."""
+        self.items_dropped = 0
         self.fate: Fate | None = None
         self.reached: Reached | None = None
         self.named: set[str] = set()
@@ -178,6 +196,7 @@ class Collector:
         self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
     ) -> None:
         name = _name(callback)
+        page.outputs = 0
         budget = _Budget(name, seconds)
         result = callback(argument, **kwargs)
         if inspect.isawaitable(result):
@@ -211,10 +230,11 @@ class Collector:
             self._count(page, callback)
             await self._add_item(page, output)
         elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
-            for number, each in enumerate(output, 1):
-                await self.collect(page, each, callback)
-                if number % OUTPUTS_PER_TURN == 0:
-                    await asyncio.sleep(0)
+            with contextlib.closing(output) if isinstance(output, Generator) else contextlib.nullcontext():
+                for number, each in enumerate(output, 1):
+                    await self.collect(page, each, callback)
+                    if number % OUTPUTS_PER_TURN == 0:
+                        await asyncio.sleep(0)
         else:
             raise CallbackError(
                 f"{callback} of spider {self._spider.name!r} gave a {type_name(output)}; "
@@ -332,7 +352,7 @@ class Collector:
                 processed = pipeline.process_item(item, self._spider)
                 item = await processed if inspect.isawaitable(processed) else processed
             except DropItem as drop:
-                self._stats.total.items_dropped += 1
+                page.items_dropped += 1
                 logger.info("item dropped by %s: %s", type(pipeline).__name__, drop.reason)
                 return
             except EngineUnavailable:
@@ -372,8 +392,8 @@ class Collector:
                 await asyncio.to_thread(spool.spill)
 
     def _item_failed(self, page: Page, reason: str, message: str) -> None:
-        self._stats.failed(reason)
-        self._stats.total.items_dropped += 1
+        page.failures.append(reason)
+        page.items_dropped += 1
         logger.error("%s, for an item of %r", message, page.request, exc_info=True)
 
     def _not_before(self, request: Request) -> float:

@@ -82,6 +82,16 @@ class Stats:
         self.total.errors += 1
         self.failures[reason] += 1
 
+    def refused(self, reason: str) -> None:
+        """One request that our own rules did not let through."""
+        self.failures[reason] += 1
+        if reason == "robots":
+            self.total.robots_denied += 1
+        elif reason == "offsite":
+            self.total.offsite += 1
+        else:
+            self.total.blocked += 1
+
     def by_proxy(self, proxy: str | None, *, failed: bool = False) -> None:
         """Count a request that went through this proxy, if it went through one."""
         if proxy is not None:

@@ -232,8 +232,11 @@ class Visits:
     ) -> None:
         """To the errback, once; what it gives counts as the page's."""
         reason = reason or str(getattr(error, "reason", "error"))
-        self._count_failure(error, reason)
-        word = fate.Verdict.REFUSED if isinstance(error, BlockedError) else fate.Verdict.FAILED
+        word = fate.Verdict.FAILED
+        if isinstance(error, BlockedError):
+            page.refusal, word = reason, fate.Verdict.REFUSED
+        else:
+            page.failures.append(reason)
         page.fate = self._fate(word, page.request or request, lease, response, reason=reason, message=str(error))
         name = request.errback or "failed"
         failure = Failure(request, reason, error, response, lease.attempt + 1)
@@ -244,7 +247,7 @@ class Visits:
             raise
         except Exception:
             logger.exception("errback %s of spider %r raised on %r", name, self._spider.name, failure)
-            self._stats.failed("errback_error")
+            page.failures.append("errback_error")
 
     def _fate(
         self,
@@ -268,15 +271,3 @@ class Visits:
             message[:_LONGEST_MESSAGE],
             target,
         )
-
-    def _count_failure(self, error: Exception, reason: str) -> None:
-        if not isinstance(error, BlockedError):
-            self._stats.failed(reason)
-            return
-        self._stats.failures[reason] += 1
-        if reason == "robots":
-            self._stats.total.robots_denied += 1
-        elif reason == "offsite":
-            self._stats.total.offsite += 1
-        else:
-            self._stats.total.blocked += 1

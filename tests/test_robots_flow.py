@@ -9,10 +9,12 @@ import pytest
 from aiohttp import web
 
 from crawler import BlockedError, Failure, Request, Response, Spider
+from crawler.api import _crawl as assemble
 from crawler.testing import FakeClock, LocalSite, Run, run_spider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 async def send(
@@ -278,6 +280,109 @@ async def test_it_is_asked_for_again_after_a_day() -> None:
             lambda: [Request(f"{site.url}/now"), Request(f"{site.url}/later", not_before=25 * 3600)], clock=clock
         )
     assert [hit.path for hit in site.journal] == ["/robots.txt", "/now", "/robots.txt", "/later"]
+
+
+class Chain(Spider):
+    """Each page names the next one, and the last one none."""
+
+    name = "chain"
+    site = ""
+
+    async def start(self) -> Any:
+        yield self.request(f"{self.site}/1")
+
+    def parse(self, response: Response) -> Any:
+        number = int(response.url.rpartition("/")[2])
+        if number < 6:
+            yield self.request(f"{self.site}/{number + 1}")
+            yield self.request(f"{self.site}/private/{number}")
+
+
+async def run_until(path: str, site: LocalSite, job: Path, at: float) -> Run:
+    """One run over the job, with the clock beginning at this time; interrupted when it asks for `path`."""
+    before = len(site.journal)
+    crawl = assemble(Chain, {"site": site.url}, {"politeness": {"delay_seconds": 0}}, (), job=job, clock=FakeClock(at))
+
+    async def stop(request: web.Request) -> web.Response:
+        crawl.engine.stop("interrupted")
+        return web.Response(text="ok")
+
+    async with crawl:
+        site.route(path, stop)
+        result = await crawl.run()
+    site.page(path, "ok")
+    return Run([hit.path for hit in site.journal[before:]], result.reason, result.stats, crawl.spider)
+
+
+async def test_after_a_restart_it_is_asked_for_again_only_when_a_day_has_passed(tmp_path: Path) -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow: /private")
+        site.page("*", "ok")
+        asked = [
+            (await run_until(path, site, tmp_path / "job", hours * 3600.0)).items
+            for path, hours in (("/2", 0), ("/3", 1), ("/4", 23), ("/5", 25), ("/6", 26))
+        ]
+    assert asked == [["/robots.txt", "/1", "/2"], ["/3"], ["/4"], ["/robots.txt", "/5"], ["/6"]]
+
+
+async def test_after_a_restart_the_rules_are_those_that_were_fetched_before(tmp_path: Path) -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow: /private")
+        site.page("*", "ok")
+        await run_until("/2", site, tmp_path / "job", 0.0)
+        site.robots("User-agent: *\nDisallow:")
+        again = await run_until("/none", site, tmp_path / "job", 3600.0)
+    assert again.reason == "finished"
+    assert again.items == ["/3", "/4", "/5", "/6"]
+    assert again.stats["failures"] == {"robots": 5}
+
+
+@pytest.mark.parametrize("status", [404, 302])
+async def test_after_a_restart_a_site_without_one_is_not_asked_again(tmp_path: Path, status: int) -> None:
+    async with LocalSite() as site:
+        site.page("/robots.txt", status=status, headers={"Location": "/robots.txt"})
+        site.page("*", "ok")
+        await run_until("/2", site, tmp_path / "job", 0.0)
+        again = await run_until("/none", site, tmp_path / "job", 3600.0)
+    assert again.reason == "finished"
+    assert "/robots.txt" not in again.items
+
+
+async def test_after_a_restart_one_that_could_not_be_had_is_asked_for(tmp_path: Path) -> None:
+    async with LocalSite() as site:
+        site.robots("", status=503)
+        site.page("*", "ok")
+        crawl = assemble(
+            Chain,
+            {"site": site.url},
+            {"politeness": {"delay_seconds": 0}},
+            (),
+            job=tmp_path / "job",
+            clock=FakeClock(0.0),
+        )
+
+        async def stop(request: web.Request) -> web.Response:
+            crawl.engine.stop("interrupted")
+            return web.Response(status=503)
+
+        site.route("/robots.txt", stop)
+        async with crawl:
+            assert (await crawl.run()).reason == "interrupted"
+        assert site.paths == []
+        site.robots("User-agent: *\nDisallow: /private")
+        again = await run_until("/none", site, tmp_path / "job", 60.0)
+    assert again.items[:2] == ["/robots.txt", "/1"]
+    assert again.stats["pages"] == 6
+
+
+async def test_a_large_one_is_fetched_again_after_a_restart_and_not_kept(tmp_path: Path) -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow: /private\n" + "# filler\n" * 10_000)
+        site.page("*", "ok")
+        await run_until("/2", site, tmp_path / "job", 0.0)
+        again = await run_until("/none", site, tmp_path / "job", 60.0)
+    assert again.items[:2] == ["/robots.txt", "/3"]
+    assert again.stats["failures"] == {"robots": 5}
 
 
 async def test_a_page_that_is_not_allowed_costs_its_host_no_turn() -> None:

@@ -2,7 +2,8 @@
 
 What can go wrong is what `file.py` tells of files, and what is done about it has the same shape. The position is the
 highest row number and the number of rows up to there. All rows of an epoch go in with one transaction; a crash between
-its commit and that of the epoch leaves rows behind the position, and the next run deletes them.
+its commit and that of the epoch leaves rows behind the position, and the next run deletes them. Where the end is torn
+and that cannot be done, a new database is made of the rows up to the position (`rescue.py`).
 
 Rollback journal, not WAL: after a crash a `-wal` file holds rows that were committed, and whoever takes the database
 without it loses them; a rollback journal exists only while a transaction is being written. The price is that a reader
@@ -18,21 +19,19 @@ a busy loop it takes up to 5 ms to get it back.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import stat
-import zlib
-from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-import msgspec
 
 from crawler import crash
 from crawler.errors import OutputError
 from crawler.export.place import create_folders, lock, moved, reason, sync_folders
 from crawler.export.position import Rows
-from crawler.export.table import Columns, statements
+from crawler.export.rescue import Unrescuable, has_rows, rescued
+from crawler.export.table import Columns, Tail, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,15 +41,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "complaint", "errors", "opened"]
 
+logger = logging.getLogger("crawler.sqlite")
+
 _PATIENCE_SECONDS = 30.0
 """How long another program may keep the database locked: a query of somebody who looks, not a job."""
 _CACHED_STATEMENTS = 16
 """One for some hundreds of rows takes a hundred kilobytes, and few come again with as many rows."""
-_TAIL_BYTES = 65536
-"""How much of the newest rows the checksum covers, as in `file.py`."""
 _CHECKED_WHOLE_BYTES = 256 * 1024 * 1024
 """Up to this size the whole structure is checked at open: about a second from a slow disk. Beyond it, the newest rows
 and the way to them, and that none is missing."""
+_RESTORE = "Restore it, or start again with --fresh."
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -67,7 +67,7 @@ class Database:
         self._fd = -1
         self._connection: sqlite3.Connection | None = None
         self._columns: Columns | None = None
-        self._tail = _Tail()
+        self._tail = Tail()
         self._unsynced: list[str] = []
 
     @property
@@ -77,44 +77,54 @@ class Database:
     # -- opening -----------------------------------------------------------------------------------------------------
 
     def holds(self, committed: Position) -> bool:
-        """Whether the table still has the rows up to there, and the newest are those that were written. Like every
-        reader it may have to roll an unfinished transaction back. Where nobody can tell: True, and `open` says why."""
+        """Whether the table still has the rows up to there, and the newest are those that were written; of a damaged
+        database, whether they can be saved. Like every reader it may have to roll an unfinished transaction back. Where
+        nobody can tell: True, and `open` says why."""
         rows = committed.rows or Rows(0, 0)
         if not rows.count:
             return True
         if not os.path.lexists(self.path):
             return False
         try:
-            with contextlib.closing(opened(self.path)) as connection:
-                return complaint(connection, rows, committed.check, os.path.getsize(self.path)) is None
+            return self._is_intact(rows, committed.check)
         except sqlite3.Error as error:
             return _code(error) in _NOT_DAMAGED
         except (OSError, ValueError):
             return True
+
+    def _is_intact(self, rows: Rows, check: int) -> bool:
+        try:
+            with contextlib.closing(opened(self.path)) as connection:
+                if _structure_complaint(connection, os.path.getsize(self.path)) is None:
+                    return _rows_complaint(connection, rows, check) is None
+        except sqlite3.Error as error:
+            if _code(error) not in _DAMAGED:
+                raise
+        with contextlib.closing(opened(self.path)) as connection:
+            return has_rows(connection, rows, check)
 
     def open(self, committed: Position | None) -> None:
         self.failure = None
         rows = committed.rows if committed is not None else None
         try:
             with errors(self.path, "cannot be opened"):
-                self._open(create=rows is None or not rows.count)
+                self._claim(create=rows is None or not rows.count)
                 if committed is not None and rows is not None:
-                    self._cut_back(rows, committed.check)
+                    self._continue(rows, committed.check)
                 else:
+                    self._connect()
                     self._take_up()
         except BaseException:
             self.release()
             raise
         self.size = os.fstat(self._fd).st_size
 
-    def _open(self, *, create: bool) -> None:
+    def _claim(self, *, create: bool) -> None:
         try:
             mode = os.stat(self.path).st_mode
         except FileNotFoundError:
             if not create:
-                raise OutputError(
-                    f"{self.path} is missing, but this job has written to it. Restore it, or start again with --fresh."
-                ) from None
+                raise OutputError(f"{self.path} is missing, but this job has written to it. {_RESTORE}") from None
             mode = stat.S_IFREG
         if not stat.S_ISREG(mode):
             raise OutputError(f"{self.path} is no regular file; a database has to be one.")
@@ -122,8 +132,12 @@ class Database:
         # Ours for the lock. It is closed after SQLite's: closing it would end SQLite's own locks, which are fcntl's.
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
         lock(self._fd, self.path)
+        if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):  # who had the lock put another in its place
+            raise OutputError(f"{self.path} is being written by another output or another crawl.")
         if os.pread(self._fd, len(_MAGIC), 0) not in {b"", _MAGIC}:
             raise OutputError(f"{self.path} is no SQLite database. Write to another file, or remove it.")
+
+    def _connect(self) -> None:
         self._connection = opened(self.path)
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("PRAGMA cell_size_check=ON")
@@ -138,21 +152,60 @@ class Database:
             self._drop()
         self._settle(_rows_there(self._open_connection) if self._columns.exist else Rows(0, 0))
 
+    def _continue(self, rows: Rows, check: int) -> None:
+        try:
+            self._connect()
+            self._cut_back(rows, check)
+        except (_Damaged, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and _code(error) not in _DAMAGED:
+                raise
+            self._rescue(rows, check, error)
+            self._connect()
+            self._cut_back(rows, check)
+
     def _cut_back(self, rows: Rows, check: int) -> None:
+        connection = self._open_connection
+        damage = _structure_complaint(connection, os.fstat(self._fd).st_size)
+        if damage is not None:
+            raise _Damaged(f"{self.path}: it is damaged ({damage}). {_RESTORE}")
         if rows.count:
-            found = complaint(self._open_connection, rows, check, os.fstat(self._fd).st_size)
+            found = _rows_complaint(connection, rows, check)
             if found is not None:
-                raise OutputError(f"{self.path}: {found} Restore it, or start again with --fresh.")
-            with self._transaction() as connection:
+                raise OutputError(f"{self.path}: {found} {_RESTORE}")
+            if not _has_sound_end(connection, rows):  # in a file too large to be checked whole
+                raise _Damaged(f"{self.path}: it is damaged at its end. {_RESTORE}")
+            with self._transaction():
                 connection.execute("DELETE FROM items WHERE rowid > ?", (rows.last,))
+                if Tail.of(connection, rows.last).check != check:
+                    raise _Damaged(f"{self.path}: it is damaged at its end. {_RESTORE}")
         self._columns = self._read_columns()
         if not rows.count:
             self._drop()
         self._settle(rows)
 
+    def _rescue(self, rows: Rows, check: int, damage: Exception) -> None:
+        """A new database in the place of the damaged one, or the error that told of the damage."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        try:
+            fd = rescued(self.path, self._fd, opened, rows, check)
+        except (Unrescuable, sqlite3.Error, OSError, MemoryError) as error:
+            if isinstance(error, sqlite3.Error) and _code(error) in _LOCKED:
+                raise
+            logger.warning("%s is damaged, and no new database can be made of it: %.300s", self.path, error)
+            raise damage from error
+        os.close(self._fd)
+        self._fd = fd
+        sync_folders([os.path.dirname(os.path.realpath(self.path))])
+        logger.warning(
+            "%s was damaged: made again of its %d rows up to number %d. What came behind is fetched again",
+            self.path, rows.count, rows.last,
+        )  # fmt: skip
+
     def _settle(self, rows: Rows) -> None:
         self.rows = rows
-        self._tail = _Tail.of(self._open_connection, rows.last) if rows.count else _Tail()
+        self._tail = Tail.of(self._open_connection, rows.last) if rows.count else Tail()
 
     def _drop(self) -> None:
         """The rows of before, and the columns that they brought."""
@@ -195,7 +248,7 @@ class Database:
         self._confirm()
         self.size = os.fstat(self._fd).st_size
 
-    def _insert(self, rows: list[tuple[int, Row]], tail: _Tail) -> None:
+    def _insert(self, rows: list[tuple[int, Row]], tail: Tail) -> None:
         assert self._columns is not None
         shape = self._columns.shape(tuple(rows[0][1]))
         stored = [(number, shape.stored(row)) for number, row in rows]
@@ -287,74 +340,42 @@ class Database:
         return self._connection
 
 
-class _Tail:
-    """The checksums of the newest rows, as many as make up 64 KiB."""
-
-    def __init__(self) -> None:
-        self._sums: deque[tuple[bytes, int]] = deque()
-        self._size = 0
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection, last: int) -> _Tail:
-        tail = cls()
-        newest = connection.execute("SELECT * FROM items WHERE rowid <= ? ORDER BY rowid DESC", (last,))
-        names = [column[0] for column in newest.description]
-        found = []
-        size = 0
-        with contextlib.closing(newest):
-            for values in newest:
-                found.append(_digest(values[0], dict(zip(names[1:], values[1:], strict=True))))
-                size += found[-1][1]
-                if size >= _TAIL_BYTES:
-                    break
-        for digest in reversed(found):
-            tail._append(digest)
-        return tail
-
-    def copy(self) -> _Tail:
-        same = _Tail()
-        same._sums, same._size = self._sums.copy(), self._size
-        return same
-
-    def add(self, number: int, row: Row) -> None:
-        self._append(_digest(number, row))
-
-    def _append(self, digest: tuple[bytes, int]) -> None:
-        self._sums.append(digest)
-        self._size += digest[1]
-        while self._size - self._sums[0][1] >= _TAIL_BYTES:
-            self._size -= self._sums.popleft()[1]
-
-    @property
-    def check(self) -> int:
-        return zlib.crc32(b"".join(digest for digest, _ in self._sums))
-
-
-_SORTED = msgspec.msgpack.Encoder(order="sorted")
-
-
-def _digest(number: int, row: Row) -> tuple[bytes, int]:
-    """What a row holds, whatever the order of its columns: an empty one is like none."""
-    encoded = _SORTED.encode((number, {name: value for name, value in row.items() if value is not None}))
-    return zlib.crc32(encoded).to_bytes(4, "big"), len(encoded)
-
-
 # -- checks ------------------------------------------------------------------------------------------------------------
+
+
+class _Damaged(OutputError):
+    """The structure of the database, not only what stands in it."""
 
 
 def complaint(connection: sqlite3.Connection, rows: Rows, check: int, size: int) -> str | None:
     """Why a database with `size` bytes is not what was written up to there."""
     damage = _structure_complaint(connection, size)
-    if damage is not None:
-        return f"it is damaged ({damage})."
+    return _rows_complaint(connection, rows, check) if damage is None else f"it is damaged ({damage})."
+
+
+def _rows_complaint(connection: sqlite3.Connection, rows: Rows, check: int) -> str | None:
     if not connection.execute("PRAGMA table_info(items)").fetchone():
         return "it has no table 'items' any more, but this job has written to it."
     there = connection.execute("SELECT count(*) FROM items WHERE rowid <= ?", (rows.last,)).fetchone()[0]
     if there != rows.count:
         return f"it has {there} rows up to number {rows.last}, but there were {rows.count} when this job wrote to it."
-    if _Tail.of(connection, rows.last).check != check:
+    if Tail.of(connection, rows.last).check != check:
         return f"it was changed: the rows before number {rows.last} are not what this job wrote."
     return None
+
+
+def _has_sound_end(connection: sqlite3.Connection, rows: Rows) -> bool:
+    """Whether the numbers of the rows behind the position ascend. On a torn page they are gone, or any; deleting such
+    rows would do harm to what is whole."""
+    number = rows.last
+    with contextlib.closing(
+        connection.execute("SELECT rowid FROM items NOT INDEXED WHERE rowid > ? ORDER BY rowid", (number,))
+    ) as found:
+        for row in found:
+            if row[0] <= number:
+                return False
+            number = row[0]
+    return True
 
 
 def _structure_complaint(connection: sqlite3.Connection, size: int) -> str | None:
@@ -399,7 +420,7 @@ def errors(path: str, what: str) -> Iterator[None]:
         if code in _LOCKED:
             message = f"{path} {what}: another program keeps it locked ({name})."
         elif code in _DAMAGED or code is None:
-            message = f"{path} is damaged: {error} ({name}). Restore it, or start again with --fresh."
+            message = f"{path} is damaged: {error} ({name}). {_RESTORE}"
         else:
             message = f"{path} {what}: {error} ({name})."
         raise OutputError(message) from error

@@ -243,8 +243,8 @@ class OutputFile:
             )
 
     def _fail(self, message: str) -> OutputError:
-        self.failure = message
-        return OutputError(message)
+        self.failure = f"{message} When the cause is gone, the same command continues."
+        return OutputError(self.failure)
 
     def sync(self) -> None:
         """What was written survives a power failure. May run while `write` does."""

@@ -8,8 +8,11 @@ beyond a length and a number, and the two of our own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
+import zlib
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -19,7 +22,7 @@ from crawler.export.pieces import PIECE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MORE", "NUMBER", "Columns", "Row", "Shape", "statements"]
+__all__ = ["MORE", "NUMBER", "Columns", "Row", "Shape", "Tail", "quoted", "statements"]
 
 NUMBER = "rowid"
 """The first column. Declared, so that VACUUM keeps the numbers."""
@@ -33,6 +36,8 @@ _MAX_COLUMNS = 1000
 """Half of what SQLite allows: pages can decide on names, and a row costs a byte for each column."""
 _MAX_NAME_BYTES = 255
 _ROWS_A_STATEMENT = 256
+_TAIL_BYTES = 65536
+"""How much of the newest rows the checksum covers, as in `file.py`."""
 _KNOWN_SHAPES = 512
 """Combinations of fields remembered; pages can make any number of them."""
 
@@ -57,7 +62,7 @@ class Shape(NamedTuple):
         return {**kept, self.more: msgspec.json.encode(others).decode()}
 
     def insert(self, rows: int) -> str:
-        names = [NUMBER, *map(_quoted, self.columns), *([] if self.more is None else [_quoted(self.more)])]
+        names = [NUMBER, *map(quoted, self.columns), *([] if self.more is None else [quoted(self.more)])]
         values = f"({', '.join('?' * len(names))})"
         return f"INSERT INTO items ({', '.join(names)}) VALUES {', '.join([values] * rows)}"  # noqa: S608 - names are quoted
 
@@ -111,11 +116,63 @@ class Columns:
     def _add(self, fresh: list[str]) -> None:
         if self.exist:
             for name in fresh:
-                self._connection.execute(f"ALTER TABLE items ADD COLUMN {_quoted(name)}")
+                self._connection.execute(f"ALTER TABLE items ADD COLUMN {quoted(name)}")
         else:
-            columns = "".join(f", {_quoted(name)}" for name in fresh)
+            columns = "".join(f", {quoted(name)}" for name in fresh)
             self._connection.execute(f"CREATE TABLE items (rowid INTEGER PRIMARY KEY{columns})")
             self.exist = True
+
+
+class Tail:
+    """The checksums of the newest rows, as many as make up 64 KiB."""
+
+    def __init__(self) -> None:
+        self._sums: deque[tuple[bytes, int]] = deque()
+        self._size = 0
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, last: int) -> Tail:
+        tail = cls()
+        newest = connection.execute("SELECT * FROM items WHERE rowid <= ? ORDER BY rowid DESC", (last,))
+        names = [column[0] for column in newest.description]
+        found = []
+        size = 0
+        with contextlib.closing(newest):
+            for values in newest:
+                found.append(_digest(values[0], dict(zip(names[1:], values[1:], strict=True))))
+                size += found[-1][1]
+                if size >= _TAIL_BYTES:
+                    break
+        for digest in reversed(found):
+            tail._append(digest)
+        return tail
+
+    def copy(self) -> Tail:
+        same = Tail()
+        same._sums, same._size = self._sums.copy(), self._size
+        return same
+
+    def add(self, number: int, row: Row) -> None:
+        self._append(_digest(number, row))
+
+    def _append(self, digest: tuple[bytes, int]) -> None:
+        self._sums.append(digest)
+        self._size += digest[1]
+        while self._size - self._sums[0][1] >= _TAIL_BYTES:
+            self._size -= self._sums.popleft()[1]
+
+    @property
+    def check(self) -> int:
+        return zlib.crc32(b"".join(digest for digest, _ in self._sums))
+
+
+_SORTED = msgspec.msgpack.Encoder(order="sorted")
+
+
+def _digest(number: int, row: Row) -> tuple[bytes, int]:
+    """What a row holds, whatever the order of its columns: an empty one is like none."""
+    encoded = _SORTED.encode((number, {name: value for name, value in row.items() if value is not None}))
+    return zlib.crc32(encoded).to_bytes(4, "big"), len(encoded)
 
 
 def statements(rows: Iterable[Row], number: int) -> Iterator[list[tuple[int, Row]]]:
@@ -139,5 +196,5 @@ def _folded(name: str) -> bytes:
     return name.encode().lower()
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -25,7 +25,16 @@ import msgspec
 from crawler import crash
 from crawler.errors import EngineUnavailable, JobDamaged
 from crawler.frontier.at_work import AtWork
-from crawler.frontier.layout import DATABASES, FORMAT, MAX_DATABASES, Peek, fold, milliseconds, refuse_other_format
+from crawler.frontier.layout import (
+    FORMAT,
+    MAX_DATABASES,
+    Peek,
+    milliseconds,
+    missing_databases,
+    refuse_other_format,
+    reserve,
+    sum_of_seen,
+)
 from crawler.frontier.mapped import Mapping
 from crawler.frontier.pages import check
 from crawler.frontier.rows import HostState, Row, pack_row, pack_value, unpack_row, unpack_value
@@ -43,8 +52,7 @@ _FINGERPRINT = struct.Struct(">Q")
 _DUE = struct.Struct(">IQ")
 _END = struct.Struct(">IQ")
 _ORIGIN_BYTES = 12
-_NUMBER_AT = 6
-"""In an order."""
+_NUMBER_AT = 6  # in an order
 _SUMMED = 200_000
 """Known requests that are added up at every opening (a million take 0.2 s); more of them after a restart of the
 machine, and when `crawler jobs repair` looks. A process that dies does not change what stands in a file."""
@@ -97,7 +105,10 @@ class DiskStore:
                 except lmdb.NotFoundError:
                     return None
                 with env.begin(db=values) as txn:
-                    return self._peek(txn)
+                    found = self._peek(txn)
+                if found is not None and found.format == FORMAT and (missing := missing_databases(env)):
+                    raise self._damaged(f"of its databases, {', '.join(missing)} cannot be found")
+                return found
 
     def _peek(self, txn: Any) -> Peek | None:
         found = txn.get(b"format")
@@ -119,6 +130,7 @@ class DiskStore:
                 if found is not None:
                     refuse_other_format(self._path, found.format)
             self._snapshots.recover()  # again: whoever looked may have made room for a new frontier
+            reserve(self._path / "lock.mdb")
             self._env = lmdb.open(
                 str(self._path),
                 map_size=self._map_size,
@@ -144,7 +156,7 @@ class DiskStore:
         return data.exists() and (data.stat().st_size > 0 or self._snapshots.has_any)
 
     def _check_pages(self) -> None:
-        damages = check(self._path, expected=DATABASES)
+        damages = check(self._path)
         self._is_checked = True
         if damages:
             more = f" (and {len(damages) - 1} more)" if len(damages) > 1 else ""
@@ -183,22 +195,13 @@ class DiskStore:
     def _load_seen_sum(self) -> None:
         saved = self.get_value("seen")
         self._seen_count, self._seen_sum = (0, 0) if saved is None else _SEEN_SUM.unpack(saved)
-        if self._txn.stat(self._seen)["entries"] != self._seen_count:
+        if self._entries(self._seen) != self._seen_count:
             raise self._damaged("known requests are missing")
-        if self._seen_count <= _SUMMED or not self._snapshots.is_of_this_boot:
-            self._check_seen_sum()
-        if self._txn.stat(self._queue)["entries"] + self._txn.stat(self._deferred)["entries"] != self.size():
-            raise self._damaged("waiting requests are missing")
-
-    def _check_seen_sum(self) -> None:
-        total = 0
-        with self._txn.cursor(db=self._seen) as cursor:
-            hosts = [bytes(key) for key in cursor.iternext_nodup(values=False)]
-            for host in hosts:
-                pairs = cursor.getmulti([host], dupdata=True, dupfixed_bytes=_FINGERPRINT.size, keyfixed=True)
-                total ^= fold(pairs, _ID.size + _FINGERPRINT.size) & 0xFFFF_FFFF_FFFF_FFFF
-        if total != self._seen_sum:
+        is_due = self._seen_count <= _SUMMED or not self._snapshots.is_of_this_boot
+        if is_due and sum_of_seen(self._txn, self._seen) != self._seen_sum:
             raise self._damaged("a known request is not what was written")
+        if self._entries(self._queue) + self._entries(self._deferred) != self.size():
+            raise self._damaged("waiting requests are missing")
 
     def _waiting_hosts(self) -> list[int]:
         """Jumps from host to host, so it costs the number of hosts, not of entries."""
@@ -230,9 +233,9 @@ class DiskStore:
 
     async def roll_back(self) -> bool:
         """Close; the next `open` finds the commit before, or the newest again where that is not kept: False."""
+        self._let_go()
+        self._is_checked = False
         with self._translated("roll back"):
-            self._let_go()
-            self._is_checked = False
             return self._snapshots.back()
 
     # -- the epoch ---------------------------------------------------------------------------------------------------
@@ -286,7 +289,7 @@ class DiskStore:
         self._at_work.note(fingerprint)
 
     def forget_deaths(self, fingerprint: int) -> None:
-        if self.deaths.pop(fingerprint, None) is not None:
+        if self.deaths.pop(fingerprint, None):
             self._put_value(f"death/{fingerprint:016x}", None)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
@@ -304,7 +307,7 @@ class DiskStore:
             return host
 
     def host_count(self) -> int:
-        return int(self._txn.stat(self._hosts)["entries"])
+        return self._entries(self._hosts)
 
     def _name(self, host: int) -> str:
         name: bytes | None = self._txn.get(_ID.pack(host), db=self._names)
@@ -368,10 +371,9 @@ class DiskStore:
     def get(self, host: int, order: bytes) -> Row:
         number = order[_NUMBER_AT:]
         try:
-            found = self._txn.get(number, db=self._records)
+            return self._row(number, self._txn.get(number, db=self._records))
         except lmdb.Error as error:
             raise self._failure("read", error) from error
-        return self._row(number, found)
 
     def delete(self, host: int, order: bytes) -> None:
         try:
@@ -433,7 +435,13 @@ class DiskStore:
                     yield self._name(host), due / 1000, key[_DUE.size :], self.get(host, key[_DUE.size :])
 
     def size(self) -> int:
-        return int(self._txn.stat(self._records)["entries"])
+        return self._entries(self._records)
+
+    def _entries(self, database: Any) -> int:
+        if self._txn is None:
+            raise EngineUnavailable(f"the frontier in {self._path} is closed: a commit failed")
+        with self._translated("read"):
+            return int(self._txn.stat(database)["entries"])
 
     def _row(self, key: bytes, value: bytes | None) -> Row:
         row = None if value is None else unpack_row(key, value)

@@ -17,19 +17,31 @@ where LMDB fills its pages; within the hosts' parts of the queue it would leave 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crawler.errors import JobError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DATABASES", "FORMAT", "MAX_DATABASES", "Peek", "fold", "milliseconds", "refuse_other_format"]
+__all__ = [
+    "DATABASES",
+    "FORMAT",
+    "MAX_DATABASES",
+    "Peek",
+    "milliseconds",
+    "missing_databases",
+    "refuse_other_format",
+    "reserve",
+    "sum_of_seen",
+]
 
 FORMAT = 2
 """Of the layout above. A job of another format is refused, not guessed at."""
 DATABASES = ("hosts", "names", "states", "seen", "queue", "deferred", "records", "ends", "values")
 MAX_DATABASES = 16
+_LOCK_BYTES = 8192
 
 
 class Peek(NamedTuple):
@@ -56,13 +68,41 @@ def refuse_other_format(path: Path, format: int) -> None:
         )
 
 
-def fold(rows: bytes | memoryview, width: int) -> int:
+def missing_databases(env: Any) -> list[str]:
+    """Where a name was damaged, LMDB would begin anew with that."""
+    with env.begin() as txn:
+        return [name for name in DATABASES if txn.get(name.encode()) is None]
+
+
+def sum_of_seen(txn: Any, seen: Any) -> int:
+    """The exclusive or of all fingerprints."""
+    total = 0
+    with txn.cursor(db=seen) as cursor:
+        hosts = [bytes(key) for key in cursor.iternext_nodup(values=False)]
+        for host in hosts:
+            pairs = cursor.getmulti([host], dupdata=True, dupfixed_bytes=8, keyfixed=True)
+            total ^= _fold(pairs, 4 + 8) & 0xFFFF_FFFF_FFFF_FFFF
+    return total
+
+
+def _fold(rows: bytes | memoryview, width: int) -> int:
     """The exclusive or of all rows of that many bytes."""
     data = bytes(rows)
     while (count := len(data) // width) > 1:
         half = count // 2 * width
         data = (int.from_bytes(data[:half]) ^ int.from_bytes(data[half : 2 * half])).to_bytes(half) + data[2 * half :]
     return int.from_bytes(data)
+
+
+def reserve(lock: Path) -> None:
+    """Room on the disk for LMDB's lock file, which it maps: where there is none, writing there would be a SIGBUS.
+    Raises OSError."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(descriptor).st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def milliseconds(due: float) -> int:

@@ -267,7 +267,7 @@ class LocalFrontier:
                 self._store.delete(host.id, order)
                 if end:
                     self._store.put_end(host.id, fingerprint, origin, end)
-                if lease.deaths:
+                if lease.deaths and verdict is Verdict.DONE:
                     self._store.forget_deaths(fingerprint)
                 self._completed += 1
                 self._schedule(host)

@@ -297,3 +297,49 @@ async def test_export_gives_everything_that_waits(opened):
             (entries[0], 0),
             (entries[1], 0),
         ]
+
+
+# -- what is kept beside the queue -----------------------------------------------------------------------------------
+
+
+async def test_values_are_there_when_they_are_committed_and_none_takes_one_away(opened):
+    async with opened() as frontier:
+        await frontier.commit({"one": b"1", "two": b"2"}, NOW)
+        assert (frontier.get("one"), frontier.get("two"), frontier.get("three")) == (b"1", b"2", None)
+        await frontier.commit({"one": None, "two": b"22", "never": None}, NOW)
+        assert (frontier.get("one"), frontier.get("two")) == (None, b"22")
+
+
+async def test_rows_are_the_values_whose_keys_begin_alike_in_their_order(opened):
+    async with opened() as frontier:
+        await frontier.commit({"row/b": b"2", "row/a": b"1", "row": b"no", "rox/c": b"no"}, NOW)
+        assert list(frontier.rows("row/")) == [("row/a", b"1"), ("row/b", b"2")]
+
+
+async def test_leases_say_which_request_they_are_and_unfiltered_ones_have_keys_of_their_own(opened):
+    async with opened() as frontier:
+        frontier.add([entry(5), entry(5, filtered=False), entry(5, filtered=False)], NOW)
+        leases = (await frontier.lease(9, NOW)).leases
+        assert [lease.fingerprint for lease in leases] == [5, 5, 5]
+        assert leases[0].key == 5
+        assert len({lease.key for lease in leases}) == 3
+        assert [lease.deaths for lease in leases] == [0, 0, 0]
+
+
+async def test_a_sync_awaits_the_outputs_first_and_fails_with_them(opened):
+    async def fail():
+        raise OSError("no space")
+
+    told = []
+
+    async def tell():
+        told.append("outputs")
+
+    async with opened() as frontier:
+        await frontier.sync(tell)
+        await frontier.commit({"a": b"1"}, NOW)
+        await frontier.sync(tell)
+        assert told == ["outputs", "outputs"]
+        with pytest.raises(OSError, match="no space"):
+            await frontier.sync(fail)
+        assert not frontier.is_behind

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from random import Random
 
 import lmdb
@@ -119,6 +121,24 @@ async def test_a_frontier_of_another_format_is_refused_untouched(tmp_path):
     assert (tmp_path / "frontier" / "data.mdb").read_bytes() == before
 
 
+@pytest.mark.parametrize(("format", "words"), [(1, "older version"), (99, "newer version")])
+async def test_a_frontier_whose_layout_is_another_one_is_refused_for_its_format_and_not_called_damaged(
+    tmp_path, format, words
+):
+    folder = tmp_path / "frontier"
+    folder.mkdir()
+    with lmdb.open(str(folder), max_dbs=16) as env:
+        other, values = env.open_db(b"something else"), env.open_db(b"values")
+        with env.begin(write=True) as txn:
+            txn.put(b"key", b"value", db=other)
+            txn.put(b"format", b"%d" % format, db=values)
+    before = (folder / "data.mdb").read_bytes()
+    with pytest.raises(JobError, match=words):
+        async with frontier_in(tmp_path):
+            pass
+    assert (folder / "data.mdb").read_bytes() == before
+
+
 async def test_a_full_map_is_an_unavailable_engine_and_what_was_committed_stays(tmp_path):
     async with frontier_in(tmp_path, map_size=1 << 20) as frontier:
         frontier.add([entry(1)], NOW)
@@ -141,3 +161,210 @@ async def test_idle_hosts_are_forgotten_and_come_back(tmp_path):
         assert not frontier._hosts
         assert frontier.add([entry(99, host="h7.test:80"), entry(7, host="h7.test:80")], NOW) == 1
         assert await records(frontier) == [99]
+
+
+# -- who was at work when the process died -----------------------------------------------------------------------------
+
+
+async def killed_at_work(folder, number, *, at_work=True, commit=True, done=()):
+    """A life that ends without a word while this entry's code runs, or nobody's."""
+    frontier = frontier_in(folder)
+    await frontier.__aenter__()
+    frontier.resume(NOW)
+    await frontier.commit({}, NOW)
+    frontier.add([entry(each) for each in range(1, 4)], NOW)
+    leases = {int(lease.record): lease for lease in (await frontier.lease(9, NOW)).leases}
+    if commit:
+        await frontier.commit({}, NOW)
+    frontier.complete([Outcome(leases[each], Verdict.DONE) for each in done], NOW)
+    if done:
+        await frontier.commit({}, NOW)
+    frontier.at_work(leases[number])
+    if not at_work:
+        frontier.at_work(None)
+    frontier._store._at_work.end = lambda: None  # as SIGKILL: what stands there stays
+    await frontier.__aexit__()
+    return {each: lease.deaths for each, lease in leases.items()}
+
+
+async def deaths_in(folder):
+    async with frontier_in(folder) as frontier:
+        frontier.resume(NOW)
+        return {int(lease.record): lease.deaths for lease in (await frontier.lease(9, NOW)).leases}
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_death_is_counted_for_whoever_was_at_work_whether_it_was_ever_committed_or_not(tmp_path, commit):
+    assert await killed_at_work(tmp_path, 2, commit=commit) == {1: 0, 2: 0, 3: 0}
+    assert await killed_at_work(tmp_path, 2, commit=commit) == {1: 0, 2: 1, 3: 0}
+    assert await killed_at_work(tmp_path, 3, commit=commit) == {1: 0, 2: 2, 3: 0}
+    assert await killed_at_work(tmp_path, 3, at_work=False, commit=commit) == {1: 0, 2: 2, 3: 1}
+    assert await killed_at_work(tmp_path, 1, commit=commit) == {1: 0, 2: 2, 3: 1}
+
+
+async def test_a_death_counts_once_however_often_the_next_process_dies_before_its_first_commit(tmp_path):
+    await killed_at_work(tmp_path, 2)
+    for _ in range(3):
+        assert (await deaths_in(tmp_path))[2] == 1
+
+
+async def test_a_death_is_forgotten_when_its_entry_is_done_and_counts_anew(tmp_path):
+    await killed_at_work(tmp_path, 2)
+    assert await killed_at_work(tmp_path, 1, done=[2]) == {1: 0, 2: 1, 3: 0}
+    async with frontier_in(tmp_path) as frontier:
+        frontier.resume(NOW)
+        frontier.add([entry(2, filtered=False)], NOW)
+        assert {int(each.record): each.deaths for each in (await frontier.lease(9, NOW)).leases} == {1: 1, 3: 0, 2: 0}
+
+
+async def test_a_death_is_not_forgotten_when_its_entry_is_given_up(tmp_path):
+    await killed_at_work(tmp_path, 2)
+    async with frontier_in(tmp_path) as frontier:
+        frontier.resume(NOW)
+        frontier.add([entry(2, filtered=False)], NOW)
+        leases = [lease for lease in (await frontier.lease(9, NOW)).leases if lease.fingerprint == 2]
+        frontier.complete([Outcome(leases[0], Verdict.DEAD)], NOW)
+        frontier.complete([Outcome(leases[1], Verdict.RELEASE)], NOW)
+        frontier.leave("a.test:80", NOW)
+        (again,) = (await frontier.lease(9, NOW)).leases
+        assert again.deaths == 1
+
+
+async def test_who_ends_in_good_order_was_not_at_work(tmp_path):
+    async with frontier_in(tmp_path) as frontier:
+        await frontier.commit({}, NOW)
+        frontier.add([entry(2)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        await frontier.commit({}, NOW)
+        frontier.at_work(lease)
+    assert await deaths_in(tmp_path) == {2: 0}
+
+
+# -- keys, ends, delays ----------------------------------------------------------------------------------------------
+
+
+async def test_the_key_of_an_entry_is_the_same_in_each_life(tmp_path):
+    async with frontier_in(tmp_path) as frontier:
+        large = 1 << 40  # as fingerprints are; the numbers of entries are small
+        entries = [entry(large), entry(large, filtered=False), entry(large, filtered=False)]
+        frontier.add(entries, NOW)
+        await frontier.commit({}, NOW)
+        keys = [lease.key for lease in (await frontier.lease(9, NOW)).leases]
+    assert len(set(keys)) == 3
+    async with frontier_in(tmp_path) as frontier:
+        frontier.resume(NOW)
+        leases = (await frontier.lease(9, NOW)).leases
+        assert [lease.key for lease in leases] == keys
+        frontier.complete([Outcome(lease, Verdict.RETRY, NOW + 5) for lease in leases], NOW)
+        await frontier.commit({}, NOW)
+    async with frontier_in(tmp_path) as frontier:
+        frontier.resume(NOW + 5)
+        assert {lease.key for lease in (await frontier.lease(9, NOW + 5)).leases} == set(keys)
+
+
+async def test_how_an_entry_ended_and_how_a_redirects_target_did_is_kept(tmp_path):
+    async with frontier_in(tmp_path) as frontier:
+        frontier.add([entry(1)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        frontier.complete([Outcome(lease, Verdict.DONE, end=b"done well")], NOW)
+        assert frontier.remember("a.test:80", 7, ("a.test:80", 1), b"reached")
+        assert not frontier.remember("a.test:80", 7, ("a.test:80", 1), b"reached again")
+        await frontier.commit({}, NOW)
+    async with frontier_in(tmp_path) as frontier:
+        assert [frontier.ended("a.test:80", number) for number in (1, 7, 8)] == [b"done well", b"reached", None]
+
+
+async def test_a_hosts_delay_that_came_back_down_is_as_configured_after_a_restart(tmp_path):
+    slow, slower = (HostRule(delay=delay, jitter=0.0, concurrency=5) for delay in (2.0, 3.0))
+    async with frontier_in(tmp_path, slow) as frontier:
+        frontier.add([entry(1)], NOW)
+        frontier.host("a.test:80", delay=8.0)
+        await frontier.commit({}, NOW)
+        assert frontier.delay("a.test:80") == 8.0
+        frontier.host("a.test:80", delay=2.0)
+        await frontier.commit({}, NOW)
+    async with frontier_in(tmp_path, slower) as frontier:
+        assert frontier.delay("a.test:80") == 3.0, "what was configured meanwhile counts"
+
+
+async def test_a_host_with_nothing_waiting_has_its_next_turn_a_delay_after_the_last_one_over_a_restart(tmp_path):
+    polite = HostRule(delay=100.0, jitter=0.0, concurrency=5)
+    async with frontier_in(tmp_path, polite) as frontier:
+        frontier.add([entry(1)], NOW)
+        (lease,) = (await frontier.lease(5, NOW)).leases
+        frontier.complete([Outcome(lease, Verdict.DONE)], NOW)
+        frontier.leave("a.test:80", NOW + 1)
+        await frontier.commit({}, NOW + 1)
+    async with frontier_in(tmp_path, polite) as frontier:
+        frontier.resume(NOW + 10)
+        frontier.add([entry(2)], NOW + 20)
+        assert (await frontier.lease(5, NOW + 20)).next_due == NOW + 100
+
+
+# -- syncs -----------------------------------------------------------------------------------------------------------
+
+
+async def test_epochs_end_while_a_sync_is_under_way_and_the_outputs_are_synced_before_it(tmp_path, monkeypatch):
+    events, begun, gate = [], threading.Event(), threading.Event()
+    sync = DiskStore._sync
+
+    def slow(store, snapshot):
+        begun.set()
+        assert gate.wait(30)
+        sync(store, snapshot)
+        events.append(snapshot.number)
+
+    async def outputs():
+        events.append("outputs")
+
+    monkeypatch.setattr(DiskStore, "_sync", slow)
+    async with frontier_in(tmp_path) as frontier:
+        await frontier.commit({}, NOW)
+        at_its_beginning = frontier._store._latest.number
+        syncing = asyncio.ensure_future(frontier.sync(outputs))
+        await asyncio.to_thread(begun.wait, 30)
+        for number in range(1, 4):
+            frontier.add([entry(number)], NOW)
+            await frontier.commit({}, NOW)
+        assert events == ["outputs"]
+        gate.set()
+        await syncing
+        assert events == ["outputs", at_its_beginning]
+        assert frontier._store._latest.number == at_its_beginning + 3
+
+
+async def test_a_sync_whose_outputs_fail_leaves_the_state_before_it_to_come_back_to(tmp_path, monkeypatch):
+    async def fail():
+        raise EngineUnavailable("the output's disk is gone")
+
+    async def nothing():
+        pass
+
+    synced = []
+    sync = DiskStore._sync
+    monkeypatch.setattr(DiskStore, "_sync", lambda store, snapshot: (synced.append(snapshot), sync(store, snapshot)))
+    async with frontier_in(tmp_path) as frontier:
+        await frontier.commit({}, NOW)
+        await frontier.sync(nothing)
+        await frontier.commit({}, NOW)
+        with pytest.raises(EngineUnavailable, match="disk is gone"):
+            await frontier.sync(fail)
+        assert len(synced) == 1
+        await frontier.sync(nothing)
+        assert [snapshot.number for snapshot in synced] == [synced[0].number, synced[0].number + 1]
+
+
+async def test_it_is_behind_when_the_file_has_grown_by_much_since_the_last_sync(tmp_path, monkeypatch):
+    monkeypatch.setattr("crawler.frontier.disk._BEHIND_BYTES", 1 << 16)
+
+    async def nothing():
+        pass
+
+    async with frontier_in(tmp_path) as frontier:
+        await frontier.commit({}, NOW)
+        assert not frontier.is_behind
+        frontier.add([Entry("a.test:80", number, b"x" * 100) for number in range(2000)], NOW)
+        await frontier.commit({}, NOW)
+        assert frontier.is_behind
+        await frontier.sync(nothing)
+        assert not frontier.is_behind
