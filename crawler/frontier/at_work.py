@@ -53,7 +53,7 @@ class AtWork:
             return
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, _NOTE.size)  # not a hole: a full disk is an error here, and no SIGBUS
+            os.pwrite(descriptor, bytes(_NOTE.size), 0)  # not a hole: a full disk is an error here, and no SIGBUS
             self._map = mmap.mmap(descriptor, _NOTE.size)
         finally:
             os.close(descriptor)

@@ -99,7 +99,7 @@ def reserve(lock: Path) -> None:
     Raises OSError."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if os.fstat(descriptor).st_blocks * 512 < _LOCK_BYTES:
+        if hasattr(os, "posix_fallocate") and os.fstat(descriptor).st_blocks * 512 < _LOCK_BYTES:
             os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
     finally:
         os.close(descriptor)
