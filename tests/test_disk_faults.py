@@ -81,7 +81,7 @@ async def gives_up(crawl: Crawl) -> str:
     """What it says then: one line for people, soon."""
     began = time.monotonic()
     assert await crawl.ends() == UNAVAILABLE, crawl.said
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SECONDS  # 5 s asked of a quiet machine; a busy disk syncs longer
     assert "Traceback" not in crawl.said, crawl.said
     (complaint,) = (line for line in crawl.said.splitlines() if line.startswith("crawler: "))
     return complaint

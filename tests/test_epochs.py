@@ -615,7 +615,9 @@ def _told(asked: list[tuple[str, float]], clock: FakeClock, text: str, crawl: An
 # -- the counters ------------------------------------------------------------------------------------------------------
 
 SPIDER = """
-from crawler import Request, Spider
+from crawler import Request, Spider, epochs
+
+epochs.EPOCH_SECONDS = 0.05
 
 class Everything(Spider):
     name = "everything"
@@ -637,7 +639,7 @@ class Everything(Spider):
             raise ValueError("of the callback")
 """
 KINDS = ("page", "gone", "broken", "known", "away", "private", "raises", "twice", "new")
-POINTS = ("after_apply:12", "before_commit:2", "after_commit:2", "after_fetch:8", "after_output_before_commit")
+POINTS = ("after_apply:12", "before_commit:2", "after_fetch:4", "after_output_before_commit", "after_commit:2")
 """None of them can be passed for the first time when the crawl is over: the next run would begin a new one."""
 
 

@@ -343,7 +343,7 @@ async def test_item_limit_is_exact_in_the_middle_of_a_flood(
 
 # -- killed in the middle ----------------------------------------------------------------------------------------------
 
-NUMBERS = 200
+NUMBERS = 120
 SPIDER = f"""
 from crawler import Request, Spider, epochs, page
 from crawler.export import spool

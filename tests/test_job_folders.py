@@ -107,6 +107,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, b"" if path.is_dir() else path.read_bytes())
         for path in [folder, *folder.rglob("*")]
+        if "__pycache__" not in path.parts and path != folder  # Python's own, of the spider's file
     }
 
 

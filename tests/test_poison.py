@@ -88,7 +88,7 @@ class Job:
         self.site.page(path, "at last")
 
     async def is_idle(self) -> None:
-        """Until one request alone has not ended, and it waits: what asks a server is at work still when that hears it."""
+        """Until one request alone has not ended, and waits: who asks a server is still at work when that hears it."""
         async with asyncio.timeout(forked.SECONDS):
             while self._left() != 1 or AtWork(self.path / "frontier" / "at-work").last() is not None:
                 await asyncio.sleep(0.01)
