@@ -11,7 +11,8 @@ or 69 and says what is damaged. Anything else is wrong, and nothing is worse tha
 which damage was detected gets its files back, and has to be exact then: what says "restore it" must mean it.
 
 An epoch of these crawls is longer than the damage, so outputs that grow at their end have to be exact. The end of a
-SQLite file holds whichever pages came to be there, old ones among them: there detection is enough.
+SQLite file mostly holds its newest rows, and then it heals; but old pages may have come to be there, so detection is
+enough.
 """
 
 from __future__ import annotations

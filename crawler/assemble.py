@@ -29,6 +29,7 @@ from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsErr
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
 from crawler.export.spool import Spool
+from crawler.frontier.kept import Kept
 from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
@@ -336,8 +337,8 @@ class Crawl:
         begun = {key: await each.flush() for key, each in zip(keys, self._exporters, strict=True)}
         places = _decoded_places(frontier.get("outputs"))
         for key, exporter in zip(keys, self._exporters, strict=True):
-            places[key] = (exporter.target, exporter.path or "-", exporter.format)
-        forgotten = sorted(place[0] for key, place in places.items() if key not in keys)
+            places[key] = Kept(exporter.target, exporter.path or "-", exporter.format)
+        forgotten = sorted(place.target for key, place in places.items() if key not in keys)
         if forgotten:
             logger.warning(
                 "%s: this job wrote to %s before; items found from now on will not be there",
@@ -426,9 +427,9 @@ def _decoded(positions: bytes | None) -> dict[str, bytes]:
     return {} if positions is None else msgspec.msgpack.decode(positions, type=dict[str, bytes])
 
 
-def _decoded_places(outputs: bytes | None) -> dict[str, tuple[str, str, str]]:
-    """By output key: as typed, absolute path, format."""
-    return {} if outputs is None else msgspec.msgpack.decode(outputs, type=dict[str, tuple[str, str, str]])
+def _decoded_places(outputs: bytes | None) -> dict[str, Kept]:
+    """By output key."""
+    return {} if outputs is None else msgspec.msgpack.decode(outputs, type=dict[str, Kept])
 
 
 def _instance(pipeline: Any) -> Pipeline:

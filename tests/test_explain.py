@@ -13,7 +13,6 @@ from aiohttp import web
 
 from crawler import Spider
 from crawler import url as urls
-from crawler.cli import main
 from crawler.contracts import Entry, Outcome, Verdict
 from crawler.errors import InvalidURL, JobError
 from crawler.explain import Found, explain
@@ -28,21 +27,6 @@ from crawler.url import Fingerprinter
 KEY = b"0123456789abcdef"
 FINGERPRINT = Fingerprinter(KEY)
 ENCODE = RequestCodec().encode
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as ended:
-            code = ended.code
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 # -- after a real crawl ------------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from crawler import Spider
-from crawler.cli import main
 from crawler.contracts import Entry, Outcome, Verdict
 from crawler.errors import JobDamaged, JobError, UsageError
 from crawler.frontier.disk import DiskStore
@@ -31,22 +30,6 @@ from crawler.testing import LocalSite, run_spider
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "a.test:80"
 ENCODE = RequestCodec().encode
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """`crawler …` in a folder of its own: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capfd.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as ended:
-            code = ended.code
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 def entry(number, host=HOST, **fields):

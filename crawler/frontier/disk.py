@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -26,8 +25,12 @@ from crawler import crash
 from crawler.errors import EngineUnavailable, JobDamaged
 from crawler.frontier.at_work import AtWork
 from crawler.frontier.layout import (
+    FINGERPRINT,
     FORMAT,
+    ID,
     MAX_DATABASES,
+    PAIR,
+    SEEN,
     Peek,
     milliseconds,
     missing_databases,
@@ -47,10 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DiskStore"]
 
-_ID = struct.Struct(">I")
-_FINGERPRINT = struct.Struct(">Q")
-_DUE = struct.Struct(">IQ")
-_END = struct.Struct(">IQ")
 _ORIGIN_BYTES = 12
 _NUMBER_AT = 6  # in an order
 _SUMMED = 200_000
@@ -64,7 +63,6 @@ _BEHIND_BYTES = 1 << 22
 """By which the file may grow from one sync to the next: a page that a synced state needs is not used again before."""
 _MAP_SIZE = 1 << 40  # address space, not disk: the file grows as it is used
 _STATE = msgspec.msgpack.Decoder(HostState)
-_SEEN_SUM = struct.Struct(">QQ")
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
 
@@ -194,7 +192,7 @@ class DiskStore:
 
     def _load_seen_sum(self) -> None:
         saved = self.get_value("seen")
-        self._seen_count, self._seen_sum = (0, 0) if saved is None else _SEEN_SUM.unpack(saved)
+        self._seen_count, self._seen_sum = (0, 0) if saved is None else SEEN.unpack(saved)
         if self._entries(self._seen) != self._seen_count:
             raise self._damaged("known requests are missing")
         is_due = self._seen_count <= _SUMMED or not self._snapshots.is_of_this_boot
@@ -210,9 +208,9 @@ class DiskStore:
             with self._txn.cursor(db=db) as cursor:
                 more = cursor.first()
                 while more:
-                    (host,) = _ID.unpack_from(cursor.key())
+                    (host,) = ID.unpack_from(cursor.key())
                     found.add(host)
-                    more = cursor.set_range(_ID.pack(host + 1))
+                    more = cursor.set_range(ID.pack(host + 1))
         return sorted(found)
 
     async def close(self) -> None:
@@ -244,7 +242,7 @@ class DiskStore:
         with self._translated("commit"):
             for key, value in values.items():
                 self._put_value(key, value)
-            self._put_value("seen", _SEEN_SUM.pack(self._seen_count, self._seen_sum))
+            self._put_value("seen", SEEN.pack(self._seen_count, self._seen_sum))
             number = int(self._txn.id())
             crash.point("before_commit")
             self._txn.commit()
@@ -299,18 +297,18 @@ class DiskStore:
             key = name.encode()
             found = self._txn.get(key, db=self._hosts)
             if found is not None:
-                (host,) = _ID.unpack(found)
+                (host,) = ID.unpack(found)
                 return int(host)
             host = int(self._txn.stat(self._hosts)["entries"])
-            self._txn.put(key, _ID.pack(host), db=self._hosts)
-            self._txn.put(_ID.pack(host), key, db=self._names)
+            self._txn.put(key, ID.pack(host), db=self._hosts)
+            self._txn.put(ID.pack(host), key, db=self._names)
             return host
 
     def host_count(self) -> int:
         return self._entries(self._hosts)
 
     def _name(self, host: int) -> str:
-        name: bytes | None = self._txn.get(_ID.pack(host), db=self._names)
+        name: bytes | None = self._txn.get(ID.pack(host), db=self._names)
         if name is None:
             raise self._damaged(f"host {host} has no name")
         return name.decode()
@@ -330,7 +328,7 @@ class DiskStore:
 
     def add_seen(self, host: int, fingerprint: int) -> bool:
         try:
-            new = self._txn.put(_ID.pack(host), _FINGERPRINT.pack(fingerprint), dupdata=False, db=self._seen)
+            new = self._txn.put(ID.pack(host), FINGERPRINT.pack(fingerprint), dupdata=False, db=self._seen)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
         if new:
@@ -343,19 +341,19 @@ class DiskStore:
 
     def has_seen(self, host: int, fingerprint: int) -> bool:
         try:
-            return bool(self._known.set_key_dup(_ID.pack(host), _FINGERPRINT.pack(fingerprint)))
+            return bool(self._known.set_key_dup(ID.pack(host), FINGERPRINT.pack(fingerprint)))
         except lmdb.Error as error:
             raise self._failure("read", error) from error
 
     def put_end(self, host: int, fingerprint: int, origin: bytes, end: bytes) -> None:
         try:
-            self._txn.put(_END.pack(host, fingerprint), origin + end, db=self._ends)
+            self._txn.put(PAIR.pack(host, fingerprint), origin + end, db=self._ends)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
     def get_end(self, host: int, fingerprint: int) -> bytes | None:
         with self._translated("read"):
-            found: bytes | None = self._txn.get(_END.pack(host, fingerprint), db=self._ends)
+            found: bytes | None = self._txn.get(PAIR.pack(host, fingerprint), db=self._ends)
             return None if found is None else found[_ORIGIN_BYTES:]
 
     # -- queue -------------------------------------------------------------------------------------------------------
@@ -363,7 +361,7 @@ class DiskStore:
     def put(self, host: int, order: bytes, row: Row) -> None:
         number = order[_NUMBER_AT:]
         try:
-            self._txn.put(_ID.pack(host) + order, b"", db=self._queue)
+            self._txn.put(ID.pack(host) + order, b"", db=self._queue)
             self._txn.put(number, pack_row(number, row), db=self._records)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
@@ -377,13 +375,13 @@ class DiskStore:
 
     def delete(self, host: int, order: bytes) -> None:
         try:
-            self._txn.delete(_ID.pack(host) + order, db=self._queue)
+            self._txn.delete(ID.pack(host) + order, db=self._queue)
             self._txn.delete(order[_NUMBER_AT:], db=self._records)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
     def scan(self, host: int) -> Iterator[bytes]:
-        prefix = _ID.pack(host)
+        prefix = ID.pack(host)
         with self._translated("read"), self._txn.cursor(db=self._queue) as cursor:
             more = cursor.set_range(prefix)
             while more:
@@ -398,41 +396,41 @@ class DiskStore:
     def defer(self, host: int, due: float, order: bytes, row: Row) -> None:
         with self._translated("write"):
             number = order[_NUMBER_AT:]
-            self._txn.put(_DUE.pack(host, milliseconds(due)) + order, b"", db=self._deferred)
+            self._txn.put(PAIR.pack(host, milliseconds(due)) + order, b"", db=self._deferred)
             self._txn.put(number, pack_row(number, row), db=self._records)
 
     def first_due(self, host: int) -> float | None:
         with self._translated("read"), self._txn.cursor(db=self._deferred) as cursor:
-            if not cursor.set_range(_ID.pack(host)):
+            if not cursor.set_range(ID.pack(host)):
                 return None
-            owner, due = _DUE.unpack_from(cursor.key())
+            owner, due = PAIR.unpack_from(cursor.key())
             return due / 1000 if owner == host else None
 
     def promote(self, host: int, now: float, limit: int) -> list[bytes]:
         promoted: list[bytes] = []
         with self._translated("write"), self._txn.cursor(db=self._deferred) as cursor:
-            more = cursor.set_range(_ID.pack(host))
+            more = cursor.set_range(ID.pack(host))
             while more and len(promoted) < limit:
                 key: bytes = cursor.key()
-                owner, due = _DUE.unpack_from(key)
+                owner, due = PAIR.unpack_from(key)
                 if owner != host or due > now * 1000:
                     break
-                promoted.append(key[_DUE.size :])
+                promoted.append(key[PAIR.size :])
                 more = cursor.delete() and bool(cursor.key())
             for order in promoted:
-                self._txn.put(_ID.pack(host) + order, b"", db=self._queue)
+                self._txn.put(ID.pack(host) + order, b"", db=self._queue)
         return promoted
 
     def waiting(self) -> Iterator[tuple[str, float, bytes, Row]]:
         with self._translated("read"):
             with self._txn.cursor(db=self._queue) as cursor:
                 for key in cursor.iternext(values=False):
-                    (host,) = _ID.unpack_from(key)
+                    (host,) = ID.unpack_from(key)
                     yield self._name(host), 0.0, key[4:], self.get(host, key[4:])
             with self._txn.cursor(db=self._deferred) as cursor:
                 for key in cursor.iternext(values=False):
-                    host, due = _DUE.unpack_from(key)
-                    yield self._name(host), due / 1000, key[_DUE.size :], self.get(host, key[_DUE.size :])
+                    host, due = PAIR.unpack_from(key)
+                    yield self._name(host), due / 1000, key[PAIR.size :], self.get(host, key[PAIR.size :])
 
     def size(self) -> int:
         return self._entries(self._records)

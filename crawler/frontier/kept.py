@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from crawler.errors import JobDamaged, JobError
 from crawler.fate import Fate, Refusal
-from crawler.frontier.layout import refuse_other_format
+from crawler.frontier.layout import COUNTERS, SEEN, refuse_other_format
 from crawler.frontier.rows import unpack_value
 
 if TYPE_CHECKING:
+    import struct
     from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Counters", "Ended", "JobValues", "Kept", "Origin", "Waiting", "check_format", "damaged"]
-
-_COUNTERS = struct.Struct(">QQQQ")
-_SEEN = struct.Struct(">QQ")
 
 
 class Counters(NamedTuple):
@@ -31,7 +28,7 @@ class Counters(NamedTuple):
     completed: int
 
     def pack(self) -> bytes:
-        return _COUNTERS.pack(*self)
+        return COUNTERS.pack(*self)
 
 
 class Origin(NamedTuple):
@@ -105,13 +102,13 @@ class JobValues:
     @property
     def counters(self) -> Counters:
         found = self.get("frontier")
-        return Counters(0, 0, 0, 0) if found is None else Counters(*self._unpacked(_COUNTERS, found))
+        return Counters(0, 0, 0, 0) if found is None else Counters(*self._unpacked(COUNTERS, found))
 
     @property
     def seen(self) -> tuple[int, int]:
         """How many requests were ever met, and all their fingerprints in one exclusive or."""
         found = self.get("seen")
-        return (0, 0) if found is None else self._unpacked(_SEEN, found)
+        return (0, 0) if found is None else self._unpacked(SEEN, found)
 
     @property
     def stats(self) -> dict[str, Any]:

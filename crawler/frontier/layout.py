@@ -18,6 +18,7 @@ where LMDB fills its pages; within the hosts' parts of the queue it would leave 
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crawler.errors import JobError
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "COUNTERS",
     "DATABASES",
+    "FINGERPRINT",
     "FORMAT",
+    "ID",
     "MAX_DATABASES",
+    "ORDER",
+    "PAIR",
+    "SEEN",
     "Peek",
     "milliseconds",
     "missing_databases",
@@ -41,6 +48,17 @@ FORMAT = 2
 """Of the layout above. A job of another format is refused, not guessed at."""
 DATABASES = ("hosts", "names", "states", "seen", "queue", "deferred", "records", "ends", "values")
 MAX_DATABASES = 16
+
+ID = struct.Struct(">I")
+FINGERPRINT = struct.Struct(">Q")
+PAIR = struct.Struct(">IQ")
+"""A host's id and a fingerprint, or a time in milliseconds."""
+ORDER = struct.Struct(">IHHI")
+"""0x7FFFFFFF less the priority; the depth, or 0xFFFF less it; the entry's number in two parts."""
+COUNTERS = struct.Struct(">QQQQ")
+"""The value `frontier`: numbers given, entries added, duplicates, entries completed."""
+SEEN = struct.Struct(">QQ")
+"""The value `seen`: how many fingerprints, and all of them in one exclusive or."""
 _LOCK_BYTES = 8192
 
 
@@ -80,8 +98,8 @@ def sum_of_seen(txn: Any, seen: Any) -> int:
     with txn.cursor(db=seen) as cursor:
         hosts = [bytes(key) for key in cursor.iternext_nodup(values=False)]
         for host in hosts:
-            pairs = cursor.getmulti([host], dupdata=True, dupfixed_bytes=8, keyfixed=True)
-            total ^= _fold(pairs, 4 + 8) & 0xFFFF_FFFF_FFFF_FFFF
+            pairs = cursor.getmulti([host], dupdata=True, dupfixed_bytes=FINGERPRINT.size, keyfixed=True)
+            total ^= _fold(pairs, ID.size + FINGERPRINT.size) & 0xFFFF_FFFF_FFFF_FFFF
     return total
 
 

@@ -16,12 +16,12 @@ leased, as far as the store's last commit goes.
 from __future__ import annotations
 
 import heapq
-import struct
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from crawler.contracts import Counts, Entry, Lease, Leased, Outcome, Verdict
 from crawler.errors import JobDamaged
+from crawler.frontier.layout import COUNTERS, ORDER, PAIR
 from crawler.frontier.rows import NO_ORIGIN, HostState, Row
 from crawler.politeness import HostRule, spacing
 
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalFrontier"]
 
-_ORDER = struct.Struct(">IHHI")
-_ORIGIN = struct.Struct(">IQ")
-_LAST = b"\xff" * _ORDER.size
+_LAST = b"\xff" * ORDER.size
 _DEEPEST = 0xFFFF
 _PROMOTED_AT_ONCE = 200
 _RECENT = 1 << 16
@@ -120,7 +118,7 @@ class LocalFrontier:
         self._hosts.clear()
         saved = self._store.get_value("frontier")
         if saved is not None:
-            self._sequence, self._added, self._duplicates, self._completed = _COUNTERS.unpack(saved)
+            self._sequence, self._added, self._duplicates, self._completed = COUNTERS.unpack(saved)
         for name in waiting:
             host = self._host(name)
             host.beyond = b""
@@ -175,7 +173,7 @@ class LocalFrontier:
         return self._store.get_end(self._host(host).id, fingerprint)
 
     def _origin(self, parent: tuple[str, int] | None) -> bytes:
-        return NO_ORIGIN if parent is None else _ORIGIN.pack(self._host(parent[0]).id, parent[1])
+        return NO_ORIGIN if parent is None else PAIR.pack(self._host(parent[0]).id, parent[1])
 
     def _mark_seen(self, host: _Host, fingerprint: int) -> bool:
         if fingerprint in self._recent:
@@ -190,7 +188,7 @@ class LocalFrontier:
         self._sequence += 1
         depth = min(depth, _DEEPEST)
         depth = _DEEPEST - depth if self._depth_first else depth
-        return _ORDER.pack(0x7FFFFFFF - priority, depth, self._sequence >> 32, self._sequence & 0xFFFFFFFF)
+        return ORDER.pack(0x7FFFFFFF - priority, depth, self._sequence >> 32, self._sequence & 0xFFFFFFFF)
 
     def _enqueue(self, host: _Host, order: bytes, row: Row, not_before: float, now: float) -> None:
         if not_before > now:
@@ -257,7 +255,7 @@ class LocalFrontier:
         )
 
     def _depth(self, order: bytes) -> int:
-        depth: int = _ORDER.unpack(order)[1]
+        depth: int = ORDER.unpack(order)[1]
         return _DEEPEST - depth if self._depth_first else depth
 
     def complete(self, outcomes: Sequence[Outcome], now: float) -> None:
@@ -353,7 +351,7 @@ class LocalFrontier:
     async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
         self._save_hosts()
         self._evict_idle(now)
-        counters = _COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
+        counters = COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters})
 
     @property
@@ -382,7 +380,7 @@ class LocalFrontier:
 
     async def export(self) -> AsyncIterator[tuple[Entry, int]]:
         for host, due, order, row in self._store.waiting():
-            priority = 0x7FFFFFFF - _ORDER.unpack(order)[0]
+            priority = 0x7FFFFFFF - ORDER.unpack(order)[0]
             entry = Entry(host, row.fingerprint, row.record, priority, self._depth(order), due, row.filtered)
             yield entry, row.attempt
 
@@ -458,6 +456,3 @@ class LocalFrontier:
         for order in self._store.promote(host.id, now, _PROMOTED_AT_ONCE):
             self._push(host, order)
         host.due = self._store.first_due(host.id)
-
-
-_COUNTERS = struct.Struct(">QQQQ")

@@ -21,7 +21,7 @@ import msgspec
 from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
 from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
-from crawler.frontier.layout import MAX_DATABASES
+from crawler.frontier.layout import FINGERPRINT, ID, MAX_DATABASES, ORDER, PAIR
 from crawler.frontier.rows import NO_ORIGIN, HostState, Row, unpack_row, unpack_value
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FrontierReader"]
 
-_ID = struct.Struct(">I")
-_FINGERPRINT = struct.Struct(">Q")
-_PAIR = struct.Struct(">IQ")
-"""Host and fingerprint, or host and due time."""
-_ORDER = struct.Struct(">IHHI")
 _NUMBER_AT = 6
 """In an order: the key of its row."""
 _HIGHEST = 0x7FFFFFFF
@@ -124,7 +119,7 @@ class FrontierReader:
         """Of a host's number in `rows`."""
         name = self._names.get(host)
         if name is None:
-            found = self._get(b"names", _ID.pack(host))
+            found = self._get(b"names", ID.pack(host))
             if found is None:
                 raise damaged(self.folder, f"host {host} has no name")
             if len(self._names) >= _NAMES_KEPT:
@@ -135,7 +130,7 @@ class FrontierReader:
     def _number(self, host: str) -> int | None:
         found = self._get(b"hosts", host.encode())
         with self._translated():
-            return None if found is None else int(_ID.unpack(found)[0])
+            return None if found is None else int(ID.unpack(found)[0])
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -145,16 +140,16 @@ class FrontierReader:
         if number is None or database is None:
             return False
         with self._translated(), self._txn.cursor(db=database) as cursor:
-            return bool(cursor.set_key_dup(_ID.pack(number), _FINGERPRINT.pack(fingerprint)))
+            return bool(cursor.set_key_dup(ID.pack(number), FINGERPRINT.pack(fingerprint)))
 
     def end(self, host: str, fingerprint: int) -> Ended | None:
         """What became of the request; None: nothing yet, or it was never met."""
         number = self._number(host)
-        found = None if number is None else self._get(b"ends", _PAIR.pack(number, fingerprint))
+        found = None if number is None else self._get(b"ends", PAIR.pack(number, fingerprint))
         if found is None:
             return None
         try:
-            return Ended(self._origin(found[: _PAIR.size]), Fate.decode(found[_PAIR.size :]))
+            return Ended(self._origin(found[: PAIR.size]), Fate.decode(found[PAIR.size :]))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise damaged(self.folder, f"what became of a request cannot be read ({error})") from error
 
@@ -187,13 +182,13 @@ class FrontierReader:
 
     def rows(self, host: int | None = None) -> Iterator[tuple[int, float, bytes, Row]]:
         """What waits, of one host or of all, unread: its host's number, due time or 0, order, row."""
-        prefix = b"" if host is None else _ID.pack(host)
+        prefix = b"" if host is None else ID.pack(host)
         for key in self._keys(b"queue", prefix):
-            order = key[_ID.size :]
-            yield _ID.unpack_from(key)[0], 0.0, order, self._row(order)
+            order = key[ID.size :]
+            yield ID.unpack_from(key)[0], 0.0, order, self._row(order)
         for key in self._keys(b"deferred", prefix):
-            owner, due = _PAIR.unpack_from(key)
-            order = key[_PAIR.size :]
+            owner, due = PAIR.unpack_from(key)
+            order = key[PAIR.size :]
             yield owner, due / 1000, order, self._row(order)
 
     def _row(self, order: bytes) -> Row:
@@ -210,7 +205,7 @@ class FrontierReader:
             asked = _REQUEST.decode(row.record)
         except msgspec.MsgspecError:
             asked = _Asked("")
-        priority, place, _, _ = _ORDER.unpack(order)
+        priority, place, _, _ = ORDER.unpack(order)
         depth = min(place, _DEEPEST - place)  # `crawl.order = "depth"` counts down from the deepest
         return Waiting(
             self.host_name(host),
@@ -228,7 +223,7 @@ class FrontierReader:
         if origin == NO_ORIGIN:
             return None
         with self._translated():
-            host, fingerprint = _PAIR.unpack(origin)
+            host, fingerprint = PAIR.unpack(origin)
         return Origin(self.host_name(host), fingerprint)
 
     # -- LMDB --------------------------------------------------------------------------------------------------------

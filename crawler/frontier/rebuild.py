@@ -25,7 +25,7 @@ from crawler.errors import JobDamaged
 from crawler.fate import Fate
 from crawler.frontier import remains
 from crawler.frontier.kept import Counters
-from crawler.frontier.layout import DATABASES, FORMAT, MAX_DATABASES
+from crawler.frontier.layout import COUNTERS, DATABASES, FINGERPRINT, FORMAT, ID, MAX_DATABASES, PAIR, SEEN
 from crawler.frontier.pages import check
 from crawler.frontier.rows import NO_ORIGIN, Row, pack_row, pack_value, unpack_row
 from crawler.url import host_key
@@ -35,16 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Rebuilt", "rebuild"]
 
-_ID = struct.Struct(">I")
-_FINGERPRINT = struct.Struct(">Q")
 _ORDER = struct.Struct(">IH")
 """Its number follows."""
 _NUMBER_BYTES = 6
 _HIGHEST = 0x7FFFFFFF
 _DEEPEST = 0xFFFF
-_PAIR = struct.Struct(">IQ")
-_SEEN = struct.Struct(">QQ")
-_COUNTERS = struct.Struct(">QQQQ")
 _MAP_SIZE = 1 << 40
 _AT_ONCE = 50_000
 """Writes in one transaction: what it keeps in memory."""
@@ -154,7 +149,7 @@ class _Rebuild:
         self._take_hosts()
         self._take_ends()
         is_lost = self._take_waiting()
-        saved = Counters(*_COUNTERS.unpack(values["frontier"])) if "frontier" in values else None
+        saved = Counters(*COUNTERS.unpack(values["frontier"])) if "frontier" in values else None
         if saved is not None:
             done.waiting_lost = max(0, saved.added - saved.completed - done.waiting)
             done.ended_lost = max(0, saved.completed - done.ended) if self._is_torn("ends") else 0
@@ -178,11 +173,11 @@ class _Rebuild:
     def _number(self, name: str) -> int:
         known = self._writer.get("hosts", name.encode())
         if known is not None:
-            return int(_ID.unpack(known)[0])
+            return int(ID.unpack(known)[0])
         number = self._done.hosts
         self._done.hosts += 1
-        self._writer.put("hosts", name.encode(), _ID.pack(number))
-        self._writer.put("names", _ID.pack(number), name.encode())
+        self._writer.put("hosts", name.encode(), ID.pack(number))
+        self._writer.put("names", ID.pack(number), name.encode())
         return number
 
     def _take_waiting(self) -> bool:
@@ -215,7 +210,7 @@ class _Rebuild:
         host = self._numbers.get(place.host) if asked is None else self._number(host_key(asked.url))
         if host is None:
             return False
-        self._writer.put(database, _ID.pack(host) + place.due + place.order, b"")
+        self._writer.put(database, ID.pack(host) + place.due + place.order, b"")
         placed.add(place.number)
         self._depth_first |= _ORDER.unpack_from(place.order)[1] > _DEEPEST // 2
         self._waits(host, row)
@@ -231,7 +226,7 @@ class _Rebuild:
         depth = 0 if end is None else min(Fate.decode(end[len(NO_ORIGIN) :]).depth + 1, _DEEPEST)
         place = _DEEPEST - depth if self._depth_first else depth
         order = _ORDER.pack(_HIGHEST - asked.priority, place) + number
-        self._writer.put("queue", _ID.pack(host) + order, b"")
+        self._writer.put("queue", ID.pack(host) + order, b"")
         self._done.replaced += 1
         self._waits(host, row._replace(origin=origin))
         return True
@@ -248,7 +243,7 @@ class _Rebuild:
             origin = self._moved(end.origin)
             self._know(host, end.fingerprint, origin)
             if end.fate is not None:
-                self._writer.put("ends", _PAIR.pack(host, end.fingerprint), origin + end.content)
+                self._writer.put("ends", PAIR.pack(host, end.fingerprint), origin + end.content)
                 self._done.ended += 1
 
     def _take_known(self) -> None:
@@ -259,7 +254,7 @@ class _Rebuild:
             host = self._numbers.get(number)
             if host is not None and self._done.waiting_lost == 0:
                 self._add_known(host, fingerprint)
-        written = _SEEN.unpack(self._values["seen"])[0] if "seen" in self._values else left
+        written = SEEN.unpack(self._values["seen"])[0] if "seen" in self._values else left
         self._done.known_dropped = max(0, written - self._done.known)
 
     def _take_values(self, saved: Counters | None) -> None:
@@ -268,7 +263,7 @@ class _Rebuild:
         sequence = max(self._sequence, before.sequence)
         added = before.completed + done.waiting
         values["frontier"] = Counters(sequence, added, before.duplicates, before.completed).pack()
-        values["seen"] = _SEEN.pack(done.known, self._seen_sum)
+        values["seen"] = SEEN.pack(done.known, self._seen_sum)
         if done.waiting_lost != 0 or values.get("state", b"running") in _UNFINISHED:
             values["state"] = b"interrupted"
         # `start()` gave lost requests, perhaps, and names the hosts that may be private, certainly.
@@ -281,14 +276,14 @@ class _Rebuild:
     def _know(self, host: int, fingerprint: int, origin: bytes) -> None:
         self._add_known(host, fingerprint)
         if origin != NO_ORIGIN:
-            self._add_known(*_PAIR.unpack(origin))
+            self._add_known(*PAIR.unpack(origin))
 
     def _add_known(self, host: int, fingerprint: int) -> None:
-        if self._writer.put("seen", _ID.pack(host), _FINGERPRINT.pack(fingerprint)):
+        if self._writer.put("seen", ID.pack(host), FINGERPRINT.pack(fingerprint)):
             self._done.known += 1
             self._seen_sum ^= fingerprint
 
     def _moved(self, origin: bytes) -> bytes:
-        number, fingerprint = _PAIR.unpack(origin)
+        number, fingerprint = PAIR.unpack(origin)
         host = None if origin == NO_ORIGIN else self._numbers.get(number)
-        return NO_ORIGIN if host is None else _PAIR.pack(host, fingerprint)
+        return NO_ORIGIN if host is None else PAIR.pack(host, fingerprint)

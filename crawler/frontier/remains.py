@@ -18,7 +18,7 @@ import msgspec
 from crawler.errors import InvalidURL, JobDamaged
 from crawler.fate import Fate
 from crawler.frontier.kept import JobValues
-from crawler.frontier.layout import DATABASES
+from crawler.frontier.layout import DATABASES, FINGERPRINT, ID, PAIR
 from crawler.frontier.pages import check, salvage
 from crawler.frontier.rows import Row, unpack_row, unpack_value
 from crawler.url import host_key
@@ -42,10 +42,7 @@ __all__ = [
     "seen",
 ]
 
-_ID = struct.Struct(">I")
-_FINGERPRINT = struct.Struct(">Q")
-_PAIR = struct.Struct(">IQ")
-_HEAD_BYTES = {"queue": _ID.size, "deferred": _PAIR.size}
+_HEAD_BYTES = {"queue": ID.size, "deferred": PAIR.size}
 _ORDER_BYTES = 12
 _NUMBER_BYTES = 6
 _NEEDED = ("key", "spider", "state", "frontier", "seen")
@@ -127,7 +124,7 @@ def places(folder: Path, database: str) -> Iterator[Place]:
     head = _HEAD_BYTES[database]
     for key, _ in salvage(folder, database):
         if len(key) == head + _ORDER_BYTES:
-            yield Place(_ID.unpack_from(key)[0], key[_ID.size : head], key[head:])
+            yield Place(ID.unpack_from(key)[0], key[ID.size : head], key[head:])
 
 
 def asked_of(row: Row) -> Asked | None:
@@ -140,9 +137,9 @@ def asked_of(row: Row) -> Asked | None:
 
 def ends(folder: Path) -> Iterator[End]:
     for key, value in salvage(folder, "ends"):
-        if len(key) == _PAIR.size and len(value) >= _PAIR.size:
-            host, fingerprint = _PAIR.unpack(key)
-            origin, content = value[: _PAIR.size], value[_PAIR.size :]
+        if len(key) == PAIR.size and len(value) >= PAIR.size:
+            host, fingerprint = PAIR.unpack(key)
+            origin, content = value[: PAIR.size], value[PAIR.size :]
             yield End(host, fingerprint, origin, content, _fate(content))
 
 
@@ -156,8 +153,8 @@ def _fate(content: bytes) -> Fate | None:
 def seen(folder: Path) -> Iterator[tuple[int, int]]:
     """Host and fingerprint of what is known."""
     for key, value in salvage(folder, "seen"):
-        if len(key) == _ID.size and len(value) == _FINGERPRINT.size:
-            yield _ID.unpack(key)[0], _FINGERPRINT.unpack(value)[0]
+        if len(key) == ID.size and len(value) == FINGERPRINT.size:
+            yield ID.unpack(key)[0], FINGERPRINT.unpack(value)[0]
 
 
 def anywhere(folder: Path, name: str) -> bytes | None:
@@ -189,14 +186,14 @@ def hosts(folder: Path) -> dict[int, str]:
 
 def _host_tables(folder: Path) -> tuple[dict[int, str], dict[int, str]]:
     by_number = {
-        _ID.unpack(key)[0]: value.decode(errors="replace")
+        ID.unpack(key)[0]: value.decode(errors="replace")
         for key, value in salvage(folder, "names")
-        if len(key) == _ID.size
+        if len(key) == ID.size
     }
     by_name = {
-        _ID.unpack(value)[0]: key.decode(errors="replace")
+        ID.unpack(value)[0]: key.decode(errors="replace")
         for key, value in salvage(folder, "hosts")
-        if len(value) == _ID.size
+        if len(value) == ID.size
     }
     return by_number, by_name
 
