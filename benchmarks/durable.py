@@ -26,7 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from pages import ROOT, Failed, machine
+from machine import ROOT, Failed, machine
 
 TARGET = 0.9
 _LINKS = 30

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pages import Failed, machine  # noqa: E402
+from machine import Failed, machine  # noqa: E402
 
 PAGES = 20_000
 DRAINED = 50_000

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kill_job import Bench, Check, Faults, Job, accepted_formats
 from kill_site import Site
-from pages import Failed, machine
+from machine import Failed, machine
 
 if TYPE_CHECKING:
     from kill_job import Process

@@ -21,7 +21,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kill_site import SPIDER, Item, Journal, Site
-from pages import Failed
+from machine import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

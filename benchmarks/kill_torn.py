@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kill_job import HUNG, Bench, Check, Job, Process
 from kill_site import Site
-from pages import Failed
+from machine import Failed
 
 if TYPE_CHECKING:
     from pathlib import Path

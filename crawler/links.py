@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from crawler import url as urls
 from crawler.request import Request
 
@@ -28,7 +26,7 @@ class Links:
     `urls()` gives the absolute http(s) URLs, each once, in document order; iterating gives a `Request` for each.
     """
 
-    __slots__ = ("_allow", "_base", "_deny", "_references", "_template", "_urls")
+    __slots__ = ("_accepted", "_base", "_references", "_template", "_urls")
 
     def __init__(
         self,
@@ -42,8 +40,7 @@ class Links:
     ) -> None:
         self._base = base
         self._references = references
-        self._allow = _compiled(allow)
-        self._deny = _compiled(deny)
+        self._accepted = _filter(_compiled(allow), _compiled(deny)) if allow or deny else None
         self._template = Request(base, callback, **(options or {}))
         self._urls: list[str] | None = None
 
@@ -59,7 +56,7 @@ class Links:
 
     def request(self, url: str) -> Request:
         """The request for one of `urls()`."""
-        return msgspec.structs.replace(self._template, url=url)
+        return self._template.moved_to(url)
 
     def __iter__(self) -> Iterator[Request]:
         return map(self.request, self.urls())
@@ -71,22 +68,42 @@ class Links:
         return f"<Links {len(self._references)} on {urls.redact(self._base)}>"
 
     def _resolve(self) -> list[str]:
-        join = urls.Joiner(self._base)
-        found: dict[str, None] = {}
-        for reference in dict.fromkeys(self._references):
-            if reference[:1] == "#":
-                continue
-            url = join(reference)
-            if url is not None:
-                found[url] = None
-        if not (self._allow or self._deny):
-            return list(found)
-        return [url for url in found if self._accepts(url)]
+        # Links into a page are many and pages are few, so what differs in the fragment alone is one reference.
+        references = dict.fromkeys([reference.partition("#")[0] for reference in self._references])
+        if "" in references and "" not in self._references:
+            del references[""]  # fragments of this page
+        found = dict.fromkeys(urls.Joiner(self._base).many(references))
+        accepted = self._accepted
+        if accepted is None:
+            return [url for url in found if url is not None]
+        return [url for url in found if url is not None and accepted[url]]
 
-    def _accepts(self, url: str) -> bool:
-        if self._allow and not any(pattern.search(url) for pattern in self._allow):
-            return False
-        return not any(pattern.search(url) for pattern in self._deny)
+
+class _Filter(dict[str, bool]):
+    """Which URLs match one of `allow`, if there are any, and none of `deny`: the pages of a site link to the same
+    URLs, so each is matched once."""
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, allow: Sequence[re.Pattern[str]], deny: Sequence[re.Pattern[str]]) -> None:
+        self._allow = allow
+        self._deny = deny
+
+    def __missing__(self, url: str) -> bool:
+        if len(self) >= _FILTERED:
+            self.clear()
+        accepted = not self._allow or any(pattern.search(url) for pattern in self._allow)
+        self[url] = accepted = accepted and not any(pattern.search(url) for pattern in self._deny)
+        return accepted
+
+
+_FILTERED = 10_000
+"""URLs that a filter remembers."""
+
+
+@lru_cache(maxsize=64)
+def _filter(allow: Sequence[re.Pattern[str]], deny: Sequence[re.Pattern[str]]) -> _Filter:
+    return _Filter(allow, deny)
 
 
 class Scope:

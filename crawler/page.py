@@ -49,6 +49,8 @@ logger = logging.getLogger("crawler.page")
 
 _ENTRIES_AT_ONCE = 1000
 """More requests of one page are not kept in memory: the frontier has them before the page ends."""
+_KNOWN = 20_000
+"""URLs that are remembered as known: 3 MB of strings."""
 OUTPUTS_PER_TURN = 200
 """A callback that gives very much lets other pages run after this many outputs."""
 
@@ -171,6 +173,8 @@ class Collector:
         self._with_ids = context.settings.output.item_ids
         self._start_items = 0
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
+        self._known: set[str] = set()
+        """Links that were in scope and known to the frontier, and so are for ever."""
 
     async def run(
         self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
@@ -319,12 +323,16 @@ class Collector:
                 self._add_request(page, request)
             return
         self._check_methods(links.template)
-        accepted = [url for url in links.urls() if not self._refused(page, url)]
+        found, known = links.urls(), self._known
+        new = [url for url in found if url not in known]
+        duplicates = len(found) - len(new)
+        accepted = [url for url in new if not self._refused(page, url)]
         fingerprints = self._fingerprint.many([urls.canonical(url) for url in accepted])
         for url, fingerprint in zip(accepted, fingerprints, strict=True):
             host = urls.host_key(url)
             if self._frontier.seen(host, fingerprint):
-                self._stats.total.duplicates += 1
+                duplicates += 1
+                known.add(url)
                 continue
             request = links.request(url)
             record = self._codec.encode(request)
@@ -332,6 +340,9 @@ class Collector:
             page.entries.append(
                 Entry(host, fingerprint, record, request.priority, page.depth, not_before, True, page.parent)
             )
+        self._stats.total.duplicates += duplicates
+        if len(known) > _KNOWN:
+            known.clear()
 
     def _refused(self, page: Page, url: str) -> bool:
         refusal = self._scope.refusal(url, page.depth)

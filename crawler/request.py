@@ -9,12 +9,14 @@ spider's own module knows (`RequestCodec`).
 from __future__ import annotations
 
 import base64
+import copy
 import datetime as dt
 import decimal
 import hashlib
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,27 +123,31 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
             force_setattr(self, "method", _checked_method(self.method))
         if self.priority and not -_PRIORITY_LIMIT <= self.priority <= _PRIORITY_LIMIT:
             raise ValueError(f"priority {self.priority} is outside ±{_PRIORITY_LIMIT}")
-        for name in ("meta", "cb_kwargs"):
-            if getattr(self, name) is None:
-                force_setattr(self, name, {})
+        meta: Any = self.meta
+        if meta is None:
+            force_setattr(self, "meta", {})
+        cb_kwargs: Any = self.cb_kwargs
+        if cb_kwargs is None:
+            force_setattr(self, "cb_kwargs", {})
         if self.auth is not None or (self.headers and type(self.headers) is not CIMultiDictProxy):
             self._settle_headers()
         if self.skip_auto_headers:
             force_setattr(self, "skip_auto_headers", _header_names(self.skip_auto_headers))
-        for name, normalized in _NORMALIZED.items():
-            value = getattr(self, name)
+        for name, value in zip(_NORMALIZED, _TO_NORMALIZE(self), strict=True):
             if value is not None:
-                force_setattr(self, name, normalized(value))
+                force_setattr(self, name, _NORMALIZED[name](value))
         if self.body is not None or self.data is not None or self.json is not None:
             self._check_body()
 
     def _check_url(self) -> None:
-        url = str(self.url)
-        if self.params:
-            url = urls.encode_query(url, self.params)
+        given = self.url
+        url = str(given)
+        if self.params is not None:
+            url = urls.encode_query(url, self.params) if self.params else url
+            force_setattr(self, "params", None)
         url = _as_written(url) if self.encoded else urls.normalize(url)
-        force_setattr(self, "url", url)
-        force_setattr(self, "params", None)
+        if url is not given:
+            force_setattr(self, "url", url)
 
     def _settle_headers(self) -> None:
         """What is said of headers in other words: `auth`, and None for one that is not to be sent."""
@@ -203,6 +209,13 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     def replace(self, **changes: Any) -> Request:
         """A copy with these fields changed; `callback` and `url` among them."""
         return msgspec.structs.replace(self, **changes)
+
+    def moved_to(self, url: str) -> Request:
+        """A copy for another URL, which is normalised already: for links by the thousand, whose other fields were
+        checked with the first."""
+        moved = copy.copy(self)
+        force_setattr(moved, "url", url)
+        return moved
 
     @classmethod
     def from_curl(cls, command: str, callback: Any = None, **options: Any) -> Request:
@@ -491,3 +504,4 @@ _NORMALIZED: dict[str, Callable[[Any], Any]] = {
     "compress": _compression,
     "tls": _tls,
 }
+_TO_NORMALIZE = attrgetter(*_NORMALIZED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Response", "SavedFile"]
 
+_BASE_ELEMENT = re.compile(rb"<base", re.IGNORECASE).search
 _LINK_ATTRIBUTES = {"a": "href", "area": "href", "link": "href", "base": "href"}
 
 
@@ -236,7 +238,8 @@ class Response:
         """What relative references are resolved against: `<base href>` where the page has one, else `url`."""
         if self._base_url is None:
             self._base_url = self.url
-            if b"<base" in self.body or b"<BASE" in self.body:
+            # Asking the tree costs less than looking through the bytes, once there is a tree.
+            if self._html is not None or _BASE_ELEMENT(self.body):
                 node = self.html.css_first("base[href]")
                 href = node.attributes.get("href") if node is not None else None
                 self._base_url = (href and urls.join(self.url, href)) or self.url
@@ -283,7 +286,9 @@ class Response:
     def _references(self, query: str) -> list[str]:
         if "::" in query:
             return [text for text in self.css(query).getall() if text]
-        return _all_references(self.html.css(query))
+        attribute = _LINK_ATTRIBUTES.get
+        found = [node.attrs.get(attribute(node.tag or "", "src")) for node in self.html.css(query)]
+        return [reference for reference in found if reference is not None]
 
     # -- forms -------------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from operator import index
-from typing import Final, SupportsIndex, TypeAlias
+from typing import Any, Final, NamedTuple, SupportsIndex, TypeAlias
 
 from can_ada import parse as _parse_quickly
 
@@ -67,6 +67,35 @@ _SHOWN_CHARS = 200
 _C0_AND_SPACE: Final = "".join(map(chr, range(0x21)))
 _TAB_OR_NEWLINE: Final = str.maketrans("", "", "\t\n\r")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+
+
+_SECOND_SLASH: Final = len("http://") + 1
+"""From here on a `/` is the first of the path: a host has one character at least."""
+
+# "/" for each byte that the parser may not keep as it is in the path and in the query of an http(s) URL, "0" for the
+# others, so that `isdigit` tells whether all are plain. Three calls into C; a regular expression takes twice as long.
+_PLAIN: Final = bytes(
+    ord("0") if chr(code) in _UNRESERVED or chr(code) in "!$&()*+,;=:@%/?" else ord("/") for code in range(256)
+)
+
+
+def _is_normal(url: str) -> bool:
+    """Whether this is certainly what the parser would give. Most URLs that are looked at again are, and of a host that
+    was met before: then nothing needs parsing."""
+    slash = url.find("/", _SECOND_SLASH)
+    return (
+        slash > 0
+        and url.isascii()
+        and url.encode().translate(_PLAIN).isdigit()
+        and "/." not in url
+        and "/%2" not in url
+        and _is_normal_origin(url[:slash])
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_normal_origin(text: str) -> bool:
+    return _parse(f"{text}/") == f"{text}/"
 
 
 def _parse(text: str) -> str | None:
@@ -122,6 +151,8 @@ def normalize(url: str) -> str:
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL must be str, not {type(url).__name__}")
+    if _is_normal(url):
+        return url
     href = _parse(url)
     if href is None:
         raise InvalidURL(f"{_why_refused(url)}: {_shown(url)}")
@@ -151,15 +182,28 @@ def _shown(url: str) -> str:
 
 # -- joining -----------------------------------------------------------------------------------------------------------
 
-# "/" for each byte that the parser may not keep as it is in the path and in the query of an http(s) URL, "0" for the
-# others, so that `isdigit` tells whether all are plain. Three calls into C; a regular expression takes twice as long.
-_PLAIN: Final = bytes(
-    ord("0") if chr(code) in _UNRESERVED or chr(code) in "!$&()*+,;=:@%/?" else ord("/") for code in range(256)
-)
+_FOLDERS: Final = 64
+_REFERENCES: Final = 1000
+"""Remembered of one folder, before it is forgotten: some 10 MB of strings at the very most."""
+_NEW: Final = object()
+
+
+@lru_cache(maxsize=_FOLDERS)
+def _joined_in(folder: str) -> dict[str, str | None]:
+    """What references on the pages of this folder came to: the pages of a site link to the same places again and
+    again, in the same words."""
+    return {}
+
+
+def _is_of_the_folder(ref: str) -> bool:
+    """Whether it means the same on each page of a folder. `?query`, `#fragment` and `http:page` may not, and what
+    begins with a space may be any of them."""
+    return ref[:1] > "#" and ref[0] != "?" and (":" not in ref or ref.startswith(_HTTP))
 
 
 class Joiner:
-    """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest.
+    """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest, since it
+    remembers what the pages of one folder have in common.
 
     `base`: an absolute http(s) URL, normalised or not. Raises `InvalidURL` for another.
     """
@@ -203,7 +247,18 @@ class Joiner:
     def many(self, refs: Iterable[str]) -> list[str | None]:
         """`join` for each, in their order."""
         join = self.join  # on CPython 3.11 a call of the object costs four calls of a method
-        return [join(ref) for ref in refs]
+        joined = _joined_in(self._directory)
+        found: list[str | None] = []
+        for ref in refs:
+            url: Any = joined.get(ref, _NEW)
+            if url is _NEW:
+                url = join(ref)
+                if _is_of_the_folder(ref):
+                    if len(joined) >= _REFERENCES:
+                        joined.clear()
+                    joined[ref] = url
+            found.append(url)
+        return found
 
     def _parsed(self, ref: str) -> str | None:
         """The "scheme", "relative" and "relative slash" states of the Standard, for a special base."""
@@ -342,16 +397,35 @@ def _framed(field: bytes) -> bytes:
 # -- parts of a normalised URL -----------------------------------------------------------------------------------------
 
 
-def _split(url: str) -> tuple[str, str]:
-    """`("https:", "host:port")`, the port where it is written."""
-    parts = url.split("/", 3)
-    if len(parts) == 4 and parts[0] in _PORTS and not parts[1]:
-        host = parts[2]
-        if "@" in host:
-            host = host[host.rindex("@") + 1 :]
-        if host:
-            return parts[0], host
-    raise InvalidURL(f"not a normalised http(s) URL: {_shown(url)}")
+class _Authority(NamedTuple):
+    """What a normalised URL has before its path."""
+
+    scheme: str
+    """With its colon."""
+    host: str
+    """With the port where it is written."""
+    key: str
+    """With a port in any case."""
+    name: str
+    """Without, and an IPv6 address without its brackets."""
+
+
+def _authority(url: str) -> _Authority:
+    slash = url.find("/", _SECOND_SLASH)
+    if slash < 0:
+        raise InvalidURL(f"not a normalised http(s) URL: {_shown(url)}")
+    return _authority_of(url[:slash])
+
+
+@lru_cache(maxsize=4096)
+def _authority_of(text: str) -> _Authority:
+    scheme, empty, host = (text.split("/", 2) + ["", ""])[:3]
+    host = host.rpartition("@")[2]
+    if scheme not in _PORTS or empty or not host or "/" in host:
+        raise InvalidURL(f"not a normalised http(s) URL: {_shown(text)}")
+    key = host if ":" in host and host[-1] != "]" else f"{host}:{_PORTS[scheme]}"
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return _Authority(scheme, host, key, name)
 
 
 def host_key(url: str) -> str:
@@ -360,26 +434,23 @@ def host_key(url: str) -> str:
     Without scheme and userinfo; the port is the scheme's default where the URL names none. Like the other functions for
     parts it cuts the string and does not parse again; `InvalidURL` for what is plainly not normalised.
     """
-    scheme, host = _split(url)
-    return host if ":" in host and host[-1] != "]" else f"{host}:{_PORTS[scheme]}"
+    return _authority(url).key
 
 
 def origin(url: str) -> str:
     """Scheme, host, and port if it is not the default, of a normalised URL: `"https://example.com"` (RFC 6454)."""
-    return "//".join(_split(url))
+    authority = _authority(url)
+    return f"{authority.scheme}//{authority.host}"
 
 
 def hostname(url: str) -> str:
     """The host alone of a normalised URL, without port; an IPv6 address without its brackets."""
-    host = _split(url)[1]
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    return _authority(url).name
 
 
 def is_same_origin(url: str, other: str) -> bool:
     """Whether two normalised URLs agree in scheme, host and port; userinfo does not count."""
-    return _split(url) == _split(other)
+    return _authority(url)[:2] == _authority(other)[:2]
 
 
 def in_domains(host: str, domains: frozenset[str]) -> bool:
