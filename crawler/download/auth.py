@@ -33,6 +33,10 @@ class Credentials:
             for origin in _origins(owner):  # one each: it answers the challenges of the first origin that it meets
                 self._digest[origin] = _Digest(user, password)
 
+    @property
+    def has_digest(self) -> bool:
+        return bool(self._digest)
+
     def basic(self, url: yarl.URL) -> str | None:
         """The Authorization field for this URL (RFC 7617), or None. One with a user of its own keeps that."""
         if not self._basic or url.raw_user is not None:

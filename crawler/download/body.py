@@ -33,7 +33,18 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ACCEPT_ENCODING", "STEP_BYTES", "DecodedStream", "Decoder", "open_stream", "read_body", "source"]
+    from multidict import CIMultiDictProxy
+
+__all__ = [
+    "ACCEPT_ENCODING",
+    "STEP_BYTES",
+    "DecodedStream",
+    "Decoder",
+    "open_stream",
+    "read_body",
+    "read_content",
+    "source",
+]
 
 ACCEPT_ENCODING: Final = "gzip, deflate, br, zstd"
 """What `Decoder` understands, for the request header."""
@@ -285,18 +296,23 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     connection is closed instead of drained.
     """
     try:
-        coded = _encoding(response)
-        if not coded:
-            _refuse_by_length(response, limit)
-            pieces = await _read_plain(response.content, limit)
-        else:
-            pieces = await _read_coded(response.content, Decoder(coded, limit))
+        return await read_content(response.content, response.headers, limit)
     except FOREIGN as error:
         response.close()
         raise translate(error, str(response.url)) from error
     except BaseException:
         response.close()
         raise
+
+
+async def read_content(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> bytes:
+    """The same of a stream and the headers that came before it; closing the connection is the caller's."""
+    coded = _encoding(content, headers)
+    if coded:
+        pieces = await _read_coded(content, Decoder(coded, limit))
+    else:
+        _refuse_by_length(content, headers, limit)
+        pieces = await _read_plain(content, limit)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -331,7 +347,7 @@ def open_stream(response: aiohttp.ClientResponse, limit: int) -> aiohttp.StreamR
     Raises `BodyError` for a coding that is not understood."""
     if response.content.at_eof():
         return response.content
-    coded = _encoding(response)
+    coded = _encoding(response.content, response.headers)
     return DecodedStream(response.content, Decoder(coded, limit), str(response.url), is_plain=not coded)
 
 
@@ -343,15 +359,18 @@ def source(stream: aiohttp.StreamReader) -> aiohttp.StreamReader:
     return stream
 
 
-def _encoding(response: aiohttp.ClientResponse) -> str:
+def _encoding(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str]) -> str:
     """Empty where there is nothing to decode. Raises `BodyError` for what is not understood."""
-    encoding = ",".join(response.headers.getall("Content-Encoding", ()))
-    return encoding if encoding and not response.content.at_eof() and _codecs(encoding) else ""
+    if "Content-Encoding" not in headers:
+        return ""
+    encoding = ",".join(headers.getall("Content-Encoding"))
+    return encoding if encoding and not content.at_eof() and _codecs(encoding) else ""
 
 
-def _refuse_by_length(response: aiohttp.ClientResponse, limit: int) -> None:
+def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:
     # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
-    if (response.content_length or 0) > limit and not response.content.at_eof():
+    length = headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > limit and not content.at_eof():
         raise _too_large(limit)
 
 

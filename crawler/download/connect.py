@@ -13,7 +13,7 @@ import socket
 import time
 import weakref
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 
@@ -103,7 +103,7 @@ class FreshConnections(aiohttp.BaseConnector):
         self._lifetime_seconds = lifetime_seconds or float("inf")
         self._most_open = _half_of_the_files() if most_open is None else most_open
         self._clock = clock
-        self._opened_at: weakref.WeakKeyDictionary[ResponseHandler, float] = weakref.WeakKeyDictionary()
+        self._opened: weakref.WeakKeyDictionary[ResponseHandler, _Opened] = weakref.WeakKeyDictionary()
 
     async def connect(
         self,
@@ -116,16 +116,31 @@ class FreshConnections(aiohttp.BaseConnector):
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             assert protocol is not None
-            now = self._clock()
-            opened_at = self._opened_at.get(protocol)
-            if opened_at is None:
-                self._opened_at[protocol] = now
-                if len(self._opened_at) > self._most_open:
+            opened = self._opened.get(protocol)
+            if opened is None:
+                self._opened[protocol] = _Opened(self._clock(), _peer(connection))
+                if len(self._opened) > self._most_open:
                     protocol.force_close()
                 return connection
-            if now - opened_at < self._lifetime_seconds:
+            if self._clock() - opened.at < self._lifetime_seconds:
                 return connection
             connection.close()
+
+    def peer(self, protocol: ResponseHandler) -> str | None:
+        """The IP address at the other end; None for a Unix socket."""
+        opened = self._opened.get(protocol)
+        return None if opened is None else opened.peer
+
+
+class _Opened(NamedTuple):
+    at: float
+    peer: str | None
+
+
+def _peer(connection: Connection) -> str | None:
+    transport = connection.transport
+    address = None if transport is None else transport.get_extra_info("peername")
+    return address[0] if isinstance(address, tuple) else None
 
 
 class _Tcp(FreshConnections, aiohttp.TCPConnector):
@@ -145,7 +160,7 @@ def make_connector(
     lifetime_seconds: float = 0.0,
     happy_eyeballs_seconds: float = _HAPPY_EYEBALLS_SECONDS,
     local_address: str | None = None,
-) -> aiohttp.BaseConnector:
+) -> FreshConnections:
     """The one connector of a crawl over TCP. Call it inside the running loop; closing it leaves `resolver` open.
 
     `tls`: `TlsRules.default`. Idle connections are kept for `keepalive_seconds` (0: not at all), and none is used
@@ -171,7 +186,7 @@ def make_connector(
 
 def make_unix_connector(
     path: str, *, keepalive_seconds: float = 15.0, lifetime_seconds: float = 0.0
-) -> aiohttp.BaseConnector:
+) -> FreshConnections:
     """Everything goes through the socket at `path`, whatever its host, as plain HTTP. The user named it, so neither
     guard nor resolver are asked. Without limit, as `make_connector`."""
     return _Unix(path, limit=0, keepalive_timeout=keepalive_seconds, lifetime_seconds=lifetime_seconds)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import aiohttp
+    from aiohttp.http_parser import RawResponseMessage
 
 __all__ = ["CookieJars"]
 
@@ -70,7 +71,7 @@ class CookieJars:
                 pairs.append((name, value))
         return "; ".join([f"{name}={value}" for name, value in pairs]) if pairs else ""
 
-    def store(self, session: str | None, url: str, response: aiohttp.ClientResponse) -> None:
+    def store(self, session: str | None, url: str, response: aiohttp.ClientResponse | RawResponseMessage) -> None:
         """Keep what the response set."""
         if not self._enabled or "Set-Cookie" not in response.headers:
             return

@@ -22,7 +22,7 @@ import enum
 import socket
 import time
 from collections import OrderedDict
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -277,6 +277,7 @@ def _is_localhost(host: str) -> bool:
     return host.rstrip(".").rpartition(".")[2] == "localhost"
 
 
+@lru_cache(maxsize=1024)
 def _is_address(host: str) -> bool:
     try:
         ip_address(host.strip("[]"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crawler.request import Request
     from crawler.settings import Settings
 
-__all__ = ["PROXY", "TCP", "UNIX", "Route", "Router"]
+__all__ = ["PROXY", "TCP", "UNIX", "Route", "Router", "as_dialled"]
 
 logger = logging.getLogger("crawler.download.proxy")
 
@@ -172,3 +172,11 @@ class Router:
             if path is not None:
                 return path
         return self._socket
+
+
+def as_dialled(text: str) -> yarl.URL:
+    """What was judged must be what is dialled. Raises `BlockedError`."""
+    url = yarl.URL(text, encoded=True)
+    if url.raw_host != urls.hostname(text):
+        raise BlockedError(f"{urls.redact(text)} names its host ambiguously", reason="ambiguous_host")
+    return url

@@ -1,6 +1,6 @@
 """One exchange over aiohttp's client: a request on its way, and the response that is made of the answer.
 
-The sessions are in `ways`, which of them a request takes is decided in `route`, what it carries is made in `upload`,
+Most requests are plain GETs, and go the short way (`plain`). The sessions are in `ways`, which of them a request takes is decided in `route`, what it carries is made in `upload`,
 `auth` and `cookies`, what comes back is read by `body`.
 """
 
@@ -22,12 +22,13 @@ from crawler.download import websocket
 from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars
-from crawler.download.route import PROXY, TCP, Route, Router
+from crawler.download.plain import PlainGets
+from crawler.download.route import PROXY, TCP, Route, Router, as_dialled
 from crawler.download.save import Saver
 from crawler.download.translate import FOREIGN, translate
 from crawler.download.upload import json_writer, make_data
 from crawler.download.ways import Answer, Ways, make_resolver
-from crawler.errors import BlockedError, FetchError
+from crawler.errors import FetchError
 from crawler.proxies import redacted
 from crawler.request import Request, Timeout
 from crawler.response import Response
@@ -100,6 +101,16 @@ class Downloader:
                 trace_configs=self._trace_configs,
             )
             self._ways = await stack.enter_async_context(ways)
+            self._plain = PlainGets(
+                ways.main,
+                ways.main_connector,
+                ways.default_headers(),
+                jars=self._jars,
+                credentials=self._credentials,
+                timeout=self._timeout,
+                max_body_bytes=settings.http.max_body_bytes,
+            )
+            stack.callback(self._plain.close)
             stack.push_async_callback(self._close_what_is_open)
             self._stack = stack.pop_all()
         return self
@@ -122,18 +133,27 @@ class Downloader:
         started = time.perf_counter()
         route = None
         try:
-            async with contextlib.AsyncExitStack() as files:
-                url = _as_dialled(request.url)
-                route = self._router.choose(request)
-                answer = await self._send(request, url, route, files)
-                response = await self._read(request, answer, started)
+            route = self._router.choose(request)
+            if self._plain.takes(request, route):
+                response = await self._plain.fetch(request, route, started)
+            else:
+                response = await self._fetch(request, route, started)
         except FetchError as error:
             self._tell(error, request, route)
             raise
         except _TRANSLATED as error:
             raise self._tell(translate(error, request.url), request, route) from error
         response.proxy = self._router.answered(route, response.status)
+        response._saver = self._saver
+        response._json_loads = self._loads
         return response
+
+    async def _fetch(self, request: Request, route: Route, started: float) -> Response:
+        """Through aiohttp's session, with all that it can do."""
+        url = as_dialled(request.url)
+        async with contextlib.AsyncExitStack() as files:
+            answer = await self._send(request, url, route, files)
+            return await self._read(request, answer, started)
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
@@ -157,7 +177,7 @@ class Downloader:
         socket: aiohttp.ClientWebSocketResponse
         route = None
         try:
-            url = _as_dialled(request.url)
+            url = as_dialled(request.url)
             route = self._router.choose(request)
             async with self._session_for_handshake(request, url, route) as session:
                 headers = self._headers(request, url, route)
@@ -315,8 +335,6 @@ class Downloader:
             content=content,
             request_headers=answer.request_info.headers,
         )
-        response._saver = self._saver
-        response._json_loads = self._loads
         if content is not None:
             self._streams.add(answer)
             response.on_close(partial(self._streams.discard, answer))
@@ -328,11 +346,3 @@ def _is_bare(request: Request, route: Route) -> bool:
     """Without the session's default headers: where some are not wanted, and where aiohttp would tell them to the proxy
     as well."""
     return bool(request.skip_auto_headers) or route.way == PROXY
-
-
-def _as_dialled(text: str) -> yarl.URL:
-    """What was judged must be what is dialled. Raises `BlockedError`."""
-    url = yarl.URL(text, encoded=True)
-    if url.raw_host != urls.hostname(text):
-        raise BlockedError(f"{urls.redact(text)} names its host ambiguously", reason="ambiguous_host")
-    return url

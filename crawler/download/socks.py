@@ -64,7 +64,7 @@ def make_socks_connector(
     keepalive_seconds: float = 15.0,
     lifetime_seconds: float = 0.0,
     local_address: str | None = None,
-) -> aiohttp.BaseConnector:
+) -> FreshConnections:
     """A connector, with no limit of its own, that reaches every host through the SOCKS proxy at `url`.
 
     `url`: `socks5://[user:password@]host[:port]`, `socks5h` is the same; `socks4` and `socks4a` likewise, with a user

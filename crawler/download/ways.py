@@ -17,7 +17,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from crawler.download.body import ACCEPT_ENCODING
-from crawler.download.connect import make_connector, make_unix_connector
+from crawler.download.connect import FreshConnections, make_connector, make_unix_connector
 from crawler.download.lookup import LOOKUP_SECONDS
 from crawler.download.resolve import Resolver
 from crawler.download.route import PROXY, TCP, UNIX
@@ -78,11 +78,12 @@ class Ways:
         self._timeout = timeout
         self._json_serialize = json_serialize
         self._trace_configs = list(trace_configs)
-        self._connectors: dict[str, aiohttp.BaseConnector] = {}
+        self._connectors: dict[str, FreshConnections] = {}
         self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Ways:
         self.main = self.session(TCP, bare=False)
+        self.main_connector = self._connectors[TCP]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -128,7 +129,7 @@ class Ways:
             headers.popall(name, None)
         return headers
 
-    def _open_connector(self, way: str) -> aiohttp.BaseConnector:
+    def _open_connector(self, way: str) -> FreshConnections:
         http = self._http
         times = _Times(keepalive_seconds=http.keepalive_seconds, lifetime_seconds=http.connection_lifetime_seconds)
         if way.startswith(UNIX):
