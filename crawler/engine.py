@@ -13,29 +13,29 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import enum
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from crawler import crash, fate
 from crawler.contracts import Lease, Verdict
-from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.errors import EngineUnavailable
 from crawler.fate import Fate
+from crawler.feed import Feed
 from crawler.inline import trusted
-from crawler.page import OUTPUTS_PER_TURN, Collector, Page
+from crawler.page import Page
 from crawler.steps import Steps
 from crawler.url import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from crawler.context import Context
     from crawler.contracts import Pipeline
     from crawler.epochs import Epochs
     from crawler.inline import Inline
+    from crawler.page import Collector
     from crawler.request import Request, RequestCodec
     from crawler.visit import Visits
 
@@ -102,8 +102,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self._closed = False
-        self._taking = False
-        """An output of `start()` is on its way through the pipelines."""
+        self._feed = Feed(context, collector=collector, epochs=epochs, inline=inline, wake=self._wake, stop=self.stop)
 
         self._earlier_errors = self.stats.total.errors
 
@@ -126,7 +125,7 @@ class Engine:
         crash.point("recovered")
         try:
             async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self._feed(), name="start()")
+                feeding = group.create_task(self._feed.run(), name="start()")
                 regular = [
                     group.create_task(self._epochs.close_regularly(), name="epochs"),
                     group.create_task(self._epochs.sync_regularly(), name="syncs"),
@@ -152,6 +151,7 @@ class Engine:
         if not self._stopping.is_set():
             self.stats.reason = reason
             self.phase = Phase.DRAINING
+            self._feed.end()
             self._stopping.set()
             self._wake.set()
 
@@ -163,61 +163,11 @@ class Engine:
 
     # -- side by side ------------------------------------------------------------------------------------------------
 
-    async def _feed(self) -> None:
-        """`start()`, once per job. A crash in its middle runs it again, and what it gave before is known by then."""
-        if not self._epochs.started:
-            trusted.set(True)
-            try:
-                self._epochs.started = await self._take_start()
-            except EngineUnavailable:
-                raise
-            except Exception as error:
-                self.stats.failed("start_error")
-                logger.error(
-                    "start() of spider %r failed: %s", self.spider.name, error,
-                    exc_info=None if isinstance(error, CrawlerError) else error,
-                )  # fmt: skip
-                self.stop("failed")
-                return
-            finally:
-                self._inline.close_streams()
-            self._epochs.touch()
-        self._wake.set()
-
-    async def _take_start(self) -> bool:
-        """Whether it came to its end. Each output takes effect at once, the last one before a stop too (`_drain`)."""
-        outputs: Any = self.spider.start()
-        if not isinstance(outputs, AsyncIterator):
-            await self._take(self._collector.run, lambda _: outputs, None, {}, None)
-            return True
-        async with contextlib.AsyncExitStack() as stack:
-            if isinstance(outputs, AsyncGenerator):
-                stack.push_async_callback(outputs.aclose)
-            number = 0
-            async for output in outputs:
-                await self._take(self._collector.collect, output, "start")
-                await self._epochs.room()
-                number += 1
-                if self._stopping.is_set():
-                    return False
-                if number % OUTPUTS_PER_TURN == 0:
-                    await asyncio.sleep(0)
-        return True
-
-    async def _take(self, collect: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        page = Page(None, None)
-        self._taking = True
-        try:
-            await collect(page, *arguments)
-        finally:
-            self._epochs.apply(page)
-            self._taking = False
-            self._wake.set()
-
     async def _schedule(self) -> None:
         """Hand due requests to idle workers until nothing is left or somebody says stop."""
         self._check_limits()  # a continued job may be past a limit that is new
         while not self._stopping.is_set():
+            self._feed.apply_gathered()
             self._wake.clear()
             now = self._clock.now()
             leased = await self._frontier.lease(self._room(), now)
@@ -371,13 +321,14 @@ class Engine:
     async def _drain(self, feeding: asyncio.Task[None]) -> None:
         """Nothing new starts. What is in flight gets its time, the rest is cancelled and goes back, the workers go
         home. `start()` is not waited for, but an item that it gave and a pipeline has is in flight, too."""
-        if not self._taking:
+        if not self._feed.taking:
             feeding.cancel()
+        self._feed.apply_gathered()
         await asyncio.sleep(0)  # whoever was just handed a request has it in hand now
         deadline = self._clock.now() + self._limits.drain_seconds
-        while (
-            (self._busy or self._taking) and not self._aborting.is_set() and (left := deadline - self._clock.now()) > 0
-        ):
+        while (self._busy or self._feed.taking) and not self._aborting.is_set():
+            if (left := deadline - self._clock.now()) <= 0:
+                break
             self._wake.clear()
             await self._clock.wait(self._wake, left)
         for task in (feeding, *self._busy):

@@ -118,7 +118,8 @@ class Epochs:
             # Somebody else came to the same page meanwhile, and its effects are there: once is enough.
             total.duplicates += 1
             page.drop()
-        self._add([*page.kept, *page.entries], now)
+        if page.entries or page.kept:
+            self._add([*page.kept, *page.entries], now)
         if page.lease is not None:
             self._count_end(page)
             self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before, page.end)], now)
@@ -130,7 +131,8 @@ class Epochs:
         if page.delivered:
             total.pages += 1
             total.depth_max = max(total.depth_max, page.depth - 1)
-        self._take_items(page)
+        if page.item_count:
+            self._take_items(page)
         self._dirty = True
         self._pages += 1
         if self._pages >= EPOCH_PAGES:

@@ -13,7 +13,7 @@ from crawler.errors import BlockedError, FetchError
 from crawler.redirect import next_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
 
@@ -49,22 +49,21 @@ class Exchange:
         self._rule = context.rule
         self._robots = robots
         self._scope = scope
-        self._is_known = is_known
-        self._leased: Fetch = self._follow_unless_known
-        self._inline: Fetch = self._follow
+        self._leased: Fetch = partial(self._follow, is_known=is_known)
+        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False)
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
 
-    async def send(self, request: Request, *, inline: bool = False) -> Response:
+    def send(self, request: Request, *, inline: bool = False) -> Awaitable[Response]:
         """The response, whatever its status. A redirect to another host, and unless `inline` one to a page that the
         crawl has already, is not followed but stands in `response.next_request`.
 
         Raises `FetchError`, and whatever a middleware raises."""
-        return await (self._inline if inline else self._leased)(request)
+        return (self._inline if inline else self._leased)(request)
 
     def knows_robots(self, request: Request) -> bool:
-        """Whether `admit` can decide without asking the host first."""
+        """Whether `admit` can decide without asking the host first. It says so itself, too."""
         host = urls.host_key(request.url)
         return not self._rule(host).obey_robots or self._robots.check(request.url) is not None
 
@@ -74,25 +73,23 @@ class Exchange:
         finally:
             self._frontier.sent(urls.host_key(request.url), self._clock.now())
 
-    def admit(self, request: Request) -> None:
-        """Raises `BlockedError` with reason `robots` where robots.txt disallows this URL."""
+    def admit(self, request: Request) -> bool:
+        """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
+        `BlockedError` with reason `robots` where it disallows it."""
         if not self._rule(urls.host_key(request.url)).obey_robots:
-            return
+            return True
         decision = self._robots.check(request.url)
-        if decision is not None and not decision.allowed:
+        if decision is None:
+            return False
+        if not decision.allowed:
             raise BlockedError(
                 f"robots.txt of {urls.origin(request.url)} disallows {urls.redact(request.url)}"
                 + (f" (line {decision.line}: {decision.rule})" if decision.line else ""),
                 reason="robots",
             )
+        return True
 
-    async def _follow(self, request: Request) -> Response:
-        return await self._follow_to_end(request, lambda hop: False)
-
-    async def _follow_unless_known(self, request: Request) -> Response:
-        return await self._follow_to_end(request, self._is_known)
-
-    async def _follow_to_end(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
+    async def _follow(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
         while True:
             response = await self._exchange(request)
             hop = next_request(request, response, self._max_redirects)

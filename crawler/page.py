@@ -173,6 +173,8 @@ class Collector:
         self._with_ids = context.settings.output.item_ids
         self._start_items = 0
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
+        self._methods: set[str] = set()
+        """Of the spider, as far as requests named them."""
         self._known: set[str] = set()
         """Links that were in scope and known to the frontier, and so are for ever."""
 
@@ -225,8 +227,7 @@ class Collector:
             return
         if isinstance(output, Request):
             self._count(page, callback)
-            page.named.add(urls.host_key(output.url))
-            self._add_request(page, output)
+            self.add_request(page, output)
         elif isinstance(output, Links):
             self._count(page, callback)
             self._add_links(page, output)
@@ -306,6 +307,11 @@ class Collector:
         )
         return Reached(urls.host_key(final.url), self.fingerprint(final), page.parent, end.encode())
 
+    def add_request(self, page: Page, request: Request) -> None:
+        """One request that user code built, as opposed to links. Raises `NotStorable` and `CallbackError`."""
+        page.named.add(urls.host_key(request.url))
+        self._add_request(page, request)
+
     def _add_request(self, page: Page, request: Request) -> None:
         self._check_methods(request)
         if self._refused(page, request.url):
@@ -314,8 +320,10 @@ class Collector:
 
     def _check_methods(self, request: Request) -> None:
         for name in (request.callback, request.errback):
-            if name is not None and not callable(getattr(self._spider, name, None)):
-                raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
+            if name is not None and name not in self._methods:
+                if not callable(getattr(self._spider, name, None)):
+                    raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
+                self._methods.add(name)
 
     def _add_links(self, page: Page, links: Links) -> None:
         if links.template.dont_filter or links.template.key is not None or links.template.session is not None:

@@ -11,13 +11,10 @@ from __future__ import annotations
 import base64
 import copy
 import datetime as dt
-import decimal
 import hashlib
 import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -27,7 +24,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from crawler import url as urls
 from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
-from crawler.item import as_dict, is_item, type_name
+from crawler.item import type_name
+from crawler.query import encode_query
+from crawler.storable import ENCODER, ITEM, KINDS, STORABLE_DATA, pack, restore
 
 __all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout"]
 
@@ -119,8 +118,7 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     def __post_init__(self) -> None:
         # Also runs when a record is read back: every step leaves its own result as it is.
         self._check_url()
-        if self.method != "GET":
-            force_setattr(self, "method", _checked_method(self.method))
+        self._check_names()
         if self.priority and not -_PRIORITY_LIMIT <= self.priority <= _PRIORITY_LIMIT:
             raise ValueError(f"priority {self.priority} is outside ±{_PRIORITY_LIMIT}")
         meta: Any = self.meta
@@ -133,17 +131,27 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
             self._settle_headers()
         if self.skip_auto_headers:
             force_setattr(self, "skip_auto_headers", _header_names(self.skip_auto_headers))
-        for name, value in zip(_NORMALIZED, _TO_NORMALIZE(self), strict=True):
-            if value is not None:
-                force_setattr(self, name, _NORMALIZED[name](value))
+        values = _TO_NORMALIZE(self)
+        if values != _USUAL:
+            for name, value in zip(_NORMALIZED, values, strict=True):
+                if value is not None:
+                    force_setattr(self, name, _NORMALIZED[name](value))
         if self.body is not None or self.data is not None or self.json is not None:
             self._check_body()
+
+    def _check_names(self) -> None:
+        if self.method != "GET":
+            force_setattr(self, "method", _checked_method(self.method))
+        if self.callback is not None:
+            force_setattr(self, "callback", _method_name(self.callback))
+        if self.errback is not None:
+            force_setattr(self, "errback", _method_name(self.errback))
 
     def _check_url(self) -> None:
         given = self.url
         url = str(given)
         if self.params is not None:
-            url = urls.encode_query(url, self.params) if self.params else url
+            url = encode_query(url, self.params) if self.params else url
             force_setattr(self, "params", None)
         url = _as_written(url) if self.encoded else urls.normalize(url)
         if url is not given:
@@ -167,7 +175,7 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         data = self.data
         if isinstance(data, Mapping):
             force_setattr(self, "data", list(data.items()))
-        elif data is not None and type(data) not in _STORABLE_DATA and type(data).__name__ == "FormData":
+        elif data is not None and type(data) not in STORABLE_DATA and type(data).__name__ == "FormData":
             plain = storable(data)
             if plain is not None:
                 force_setattr(self, "data", plain)
@@ -188,14 +196,14 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         if given is None:
             return b""
         try:
-            return _ENCODER.encode(_pack(given, None))
+            return ENCODER.encode(pack(given, None))
         except (TypeError, NotStorable):
             return repr(given).encode()
 
     @property
     def is_replayable(self) -> bool:
         """Whether its body can be sent twice: a live object (an open file, a generator) is used up by once."""
-        return self.data is None or isinstance(self.data, _STORABLE_DATA)
+        return self.data is None or isinstance(self.data, STORABLE_DATA)
 
     @property
     def fingerprint(self) -> str:
@@ -204,7 +212,7 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         The frontier compares 64 bits keyed per crawl instead; see `crawler.url.Fingerprinter`.
         """
         parts = (self.method, self.dedup_url, self.dedup_body, self.session)
-        return hashlib.blake2b(_ENCODER.encode(parts), digest_size=16).hexdigest()
+        return hashlib.blake2b(ENCODER.encode(parts), digest_size=16).hexdigest()
 
     def replace(self, **changes: Any) -> Request:
         """A copy with these fields changed; `callback` and `url` among them."""
@@ -254,12 +262,12 @@ class RequestCodec:
             for field in ("meta", "cb_kwargs", "data", "json"):
                 value = getattr(request, field)
                 if value and type(value) is not bytes and type(value) is not str:
-                    packed = _pack(value, self._item_types)
+                    packed = pack(value, self._item_types)
                     if packed is not value:
                         changes[field] = packed
             if request.depth:
                 changes["depth"] = 0  # the frontier's own column
-            return _ENCODER.encode(msgspec.structs.replace(request, **changes) if changes else request)
+            return ENCODER.encode(msgspec.structs.replace(request, **changes) if changes else request)
         except (TypeError, NotStorable) as error:
             raise NotStorable(
                 f"{request!r} cannot wait in the frontier: {error}. Yield plain values, "
@@ -277,103 +285,16 @@ class RequestCodec:
         return request
 
     def _unpack(self, code: int, data: memoryview) -> Any:
-        kind = _KINDS.get(code)
+        kind = KINDS.get(code)
         if kind is not None:
             return kind(self._values.decode(data))
-        if code == _ITEM:
+        if code == ITEM:
             name, fields = self._values.decode(data)
             cls = self._item_types.get(name)
             if cls is None:
                 raise ValueError(f"the spider's module has no item class {name!r}")
-            return _restore(cls, fields)
+            return restore(cls, fields)
         raise ValueError(f"unknown extension {code}")
-
-
-# -- values in meta, cb_kwargs and bodies ----------------------------------------------------------------------------
-
-
-def _encode_unknown(value: Any) -> Any:
-    if isinstance(value, CIMultiDictProxy):
-        return [(f"{name}", text) for name, text in value.items()]  # a plain str of multidict's own kind
-    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
-
-
-_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_unknown)
-_ITEM = 1
-_KINDS: dict[int, Callable[[Any], Any]] = {
-    2: tuple,
-    3: set,
-    4: frozenset,
-    5: dt.datetime.fromisoformat,
-    6: dt.date.fromisoformat,
-    7: decimal.Decimal,
-    8: uuid.UUID,
-    9: Path,
-    10: int,
-    11: FilePath,
-    12: Multipart.from_rows,
-}
-_STORABLE_DATA = (bytes, str, list, FilePath, Multipart)
-_PLAIN = (str, int, float, bytes, bool, type(None))
-
-
-def _pack(value: Any, item_types: Mapping[str, type] | None) -> Any:
-    """`value` with everything msgpack would change on the way wrapped in an extension; itself where nothing is."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return value if kind is not int or -(2**63) <= value < 2**64 else _ext(10, str(value))
-    if kind is dict:
-        return {_key(k): _pack(v, item_types) for k, v in value.items()}
-    if kind is list:
-        return [_pack(v, item_types) for v in value]
-    if kind in (tuple, set, frozenset):
-        code = 2 if kind is tuple else 3 if kind is set else 4
-        return _ext(code, [_pack(v, item_types) for v in value])
-    if kind in (dt.datetime, dt.date):
-        return _ext(5 if kind is dt.datetime else 6, value.isoformat())
-    if kind is decimal.Decimal or kind is uuid.UUID or isinstance(value, Path):
-        return _ext(7 if kind is decimal.Decimal else 8 if kind is uuid.UUID else 9, str(value))
-    if kind is FilePath:
-        return _ext(11, value.path)
-    if kind is Multipart:
-        return _ext(12, [[_pack(column, item_types) for column in row] for row in value.rows()])
-    if is_item(value):
-        return _pack_item(value, item_types)
-    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
-
-
-def _pack_item(value: Any, item_types: Mapping[str, type] | None) -> Any:
-    name = type(value).__qualname__
-    if item_types is not None and item_types.get(name) is not type(value):
-        raise NotStorable(
-            f"it holds a {type_name(value)}, whose class the spider's module does not have at its top level"
-        )
-    plain = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else as_dict(value)
-    fields = {k: _pack(v, item_types) for k, v in plain.items()}
-    return _ext(_ITEM, [name, fields])
-
-
-def _ext(code: int, value: Any) -> msgspec.msgpack.Ext:
-    return msgspec.msgpack.Ext(code, _ENCODER.encode(value))
-
-
-def _key(key: Any) -> Any:
-    if type(key) in (str, int):
-        return key
-    raise NotStorable(f"it holds a dict with a key of type {type_name(key)}")
-
-
-def _restore(cls: type, fields: dict[str, Any]) -> Any:
-    """An item as it was, without running its constructor's checks again."""
-    construct = getattr(cls, "model_construct", None)
-    if construct is not None:
-        return construct(**fields)
-    if issubclass(cls, msgspec.Struct):
-        return cls(**fields)
-    item = cls.__new__(cls)
-    for name, value in fields.items():
-        object.__setattr__(item, name, value)
-    return item
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -493,8 +414,6 @@ def _credentials(given: Any) -> tuple[str, str]:
 
 
 _NORMALIZED: dict[str, Callable[[Any], Any]] = {
-    "callback": _method_name,
-    "errback": _method_name,
     "headers": _header_map,
     "body": _as_bytes,
     "timeout": _timeout,
@@ -505,3 +424,5 @@ _NORMALIZED: dict[str, Callable[[Any], Any]] = {
     "tls": _tls,
 }
 _TO_NORMALIZE = attrgetter(*_NORMALIZED)
+_USUAL = tuple(NO_HEADERS if name == "headers" else None for name in _NORMALIZED)
+"""Nothing to be done."""

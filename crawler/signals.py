@@ -6,11 +6,13 @@ import asyncio
 import logging
 import signal
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from crawler.process import own_process, settle
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any
 
     from crawler.assemble import Crawl, Result
@@ -27,18 +29,18 @@ def run_until_stopped(crawl: Crawl) -> Result:
 
     async def main() -> Result:
         async with crawl, stops_on_signals(crawl.engine):
+            settle()
             return await crawl.run()
 
     return run_in_loop(main())
 
 
 def run_in_loop(main: Coroutine[Any, Any, _T]) -> _T:
-    """`asyncio.run` on uvloop where that is installed (extra `speed`)."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    """`asyncio.run` in a process of a crawl's own, on uvloop where that is installed (extra `speed`)."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):
+        from uvloop import new_event_loop as loop_factory
+    with own_process(), asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
 

@@ -24,22 +24,20 @@ Four forms of a URL occur in a crawl:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from math import isfinite
-from operator import index
-from typing import Any, Final, NamedTuple, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from can_ada import parse as _parse_quickly
 
 from crawler.errors import InvalidURL
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "Fingerprinter",
     "Joiner",
-    "Params",
     "canonical",
-    "encode_query",
     "host_key",
     "hostname",
     "in_domains",
@@ -49,11 +47,8 @@ __all__ = [
     "normalize",
     "origin",
     "redact",
+    "well_formed",
 ]
-
-_Value: TypeAlias = str | float | SupportsIndex
-Params: TypeAlias = Mapping[str, _Value | Sequence[_Value]] | Sequence[tuple[str, _Value]] | str
-"""Query parameters as aiohttp takes them; see `encode_query`."""
 
 _HTTP = ("http://", "https://")
 _PORTS: Final = {"http:": "80", "https:": "443"}
@@ -67,8 +62,6 @@ _SHOWN_CHARS = 200
 _C0_AND_SPACE: Final = "".join(map(chr, range(0x21)))
 _TAB_OR_NEWLINE: Final = str.maketrans("", "", "\t\n\r")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
-
-
 _SECOND_SLASH: Final = len("http://") + 1
 """From here on a `/` is the first of the path: a host has one character at least."""
 
@@ -122,7 +115,7 @@ def _parse_odd(text: str) -> str | None:
     from ada_url import normalize_url
 
     try:
-        href: str = normalize_url(_well_formed(text))
+        href: str = normalize_url(well_formed(text))
     except ValueError:
         return None
     return _without_fragment(href) if href.startswith(_HTTP) else None
@@ -132,7 +125,7 @@ def _without_fragment(href: str) -> str:
     return href[: href.index("#")] if "#" in href else href
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     """As WebIDL's USVString: a surrogate pair is its character, a lone surrogate is U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
@@ -202,8 +195,8 @@ def _is_of_the_folder(ref: str) -> bool:
 
 
 class Joiner:
-    """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest, since it
-    remembers what the pages of one folder have in common.
+    """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest, since
+    it remembers what the pages of one folder have in common.
 
     `base`: an absolute http(s) URL, normalised or not. Raises `InvalidURL` for another.
     """
@@ -419,7 +412,7 @@ def _authority(url: str) -> _Authority:
 
 @lru_cache(maxsize=4096)
 def _authority_of(text: str) -> _Authority:
-    scheme, empty, host = (text.split("/", 2) + ["", ""])[:3]
+    scheme, empty, host = [*text.split("/", 2), "", ""][:3]
     host = host.rpartition("@")[2]
     if scheme not in _PORTS or empty or not host or "/" in host:
         raise InvalidURL(f"not a normalised http(s) URL: {_shown(text)}")
@@ -497,69 +490,3 @@ def redact(url: str) -> str:
         return url
     text, found = _USERINFO.subn(_HIDDEN, url.translate(_TAB_OR_NEWLINE))
     return text if found else url
-
-
-# -- query parameters --------------------------------------------------------------------------------------------------
-
-_KEPT_IN_PART: Final = "?/:@!$()*,~"
-"""What yarl leaves as it is in a name or value, but for `'`, which WHATWG escapes."""
-_KEPT_IN_QUERY: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "\"#'<>")
-"""WHATWG: the complement of the special-query percent-encode set."""
-
-
-def encode_query(url: str, params: Params) -> str:
-    """`url` without fragment, with `params` behind whatever query it has.
-
-    As aiohttp's `params` (yarl's `extend_query`): a mapping, whose values may be lists or tuples of values, or a
-    sequence of pairs; values are str, int or float. They are encoded as application/x-www-form-urlencoded. A str is
-    sent as given: its escapes stay, and only what cannot stand in a query is escaped. Empty `params` add nothing.
-    Of a normalised URL the result is normalised. Raises `TypeError` for a name that is not a str and for a value of
-    another type, bool among them; `ValueError` for a float that is not finite.
-    """
-    url = url.partition("#")[0]
-    added = _encoded(params) if params else ""
-    if not added:
-        return url
-    resource, _, query = url.partition("?")
-    if query and query[-1] != "&":
-        query += "&"
-    return f"{resource}?{query}{added}"
-
-
-def _encoded(params: Params) -> str:
-    from urllib.parse import quote, quote_plus
-
-    if isinstance(params, str):
-        return quote(_well_formed(params), safe=_KEPT_IN_QUERY)
-    return "&".join(
-        f"{quote_plus(name, safe=_KEPT_IN_PART)}={quote_plus(value, safe=_KEPT_IN_PART)}"
-        for name, value in _text_pairs(params)
-    )
-
-
-def _text_pairs(params: Params) -> Iterable[tuple[str, str]]:
-    if isinstance(params, Mapping):
-        for name, value in params.items():
-            for single in value if isinstance(value, (list, tuple)) else (value,):
-                yield _text(name, "name"), _text(single, "value")
-    elif isinstance(params, Sequence) and not isinstance(params, (str, bytes, bytearray, memoryview)):
-        for name, value in params:
-            yield _text(name, "name"), _text(value, "value")
-    else:
-        raise TypeError(f"params must be a mapping, a sequence of pairs or a str, not {type(params).__name__}")
-
-
-def _text(value: object, what: str) -> str:
-    if isinstance(value, str):
-        return _well_formed(value)
-    if what == "value":
-        if isinstance(value, float):
-            if not isfinite(value):
-                raise ValueError(f"a query parameter must be finite, not {value}")
-            return str(float(value))
-        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-            return str(index(value))
-    raise TypeError(
-        f"the {what} of a query parameter must be str{', int or float' if what == 'value' else ''}, "
-        f"not {type(value).__name__}: {value!r}"
-    )

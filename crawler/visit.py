@@ -70,7 +70,7 @@ class Visits:
 
     async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         try:
-            self._exchange.admit(request)
+            admitted = self._exchange.admit(request)
         except BlockedError as error:
             leave(True)
             await self._fail(page, request, lease, error)
@@ -80,7 +80,7 @@ class Visits:
             leave(True)
             return
         try:
-            response = await self._download(page, request, lease)
+            response = await self._download(page, request, lease, admitted)
         except FetchError as error:
             leave(False)
             await self._fail(page, request, lease, error)
@@ -125,10 +125,10 @@ class Visits:
         self._frontier.host(lease.host, blocked_until=self._clock.now() + _NAME_PAUSE_SECONDS)
         return False
 
-    async def _download(self, page: Page, request: Request, lease: Lease) -> Response | None:
+    async def _download(self, page: Page, request: Request, lease: Lease, admitted: bool) -> Response | None:
         """The response for the callback, or None when the page has come to another end."""
         try:
-            if not self._exchange.knows_robots(request):
+            if not (admitted or self._exchange.knows_robots(request)):
                 # robots.txt takes this turn of the host; the request itself comes with the next.
                 await self._exchange.learn_robots(request)
                 page.verdict = Verdict.RELEASE

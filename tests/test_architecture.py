@@ -23,15 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    "errors crash fate url encoding css selector links body request form curl response item settings contracts",
+    "errors crash fate url query encoding css selector links body storable request form curl response item settings "
+    "contracts",
     # 1 rules: pure decisions; time and chance are arguments
     "robots politeness retry redirect guard cookies proxies spider",
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals exchange page inline visit steps epochs engine",
+    "context refusals exchange page inline visit steps epochs feed engine",
     # 4 assembly
-    "assemble loader status signals jobs repair explain",
+    "assemble loader status process signals jobs repair explain",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )

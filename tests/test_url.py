@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import InvalidURL, UsageError
+from crawler.query import encode_query
 from crawler.url import (
     Fingerprinter,
     Joiner,
     canonical,
-    encode_query,
     host_key,
     hostname,
     in_domains,

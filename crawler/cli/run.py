@@ -19,6 +19,7 @@ from crawler.cli.options import load
 from crawler.errors import UsageError
 from crawler.loader import check_arguments, load_spider, misspelled
 from crawler.log import console_log
+from crawler.process import settle
 from crawler.signals import run_in_loop, stops_on_signals
 from crawler.status import LogProgress, show_live, summary
 
@@ -69,6 +70,7 @@ async def _run_crawl(
     loaded = load(spider, arguments, extra)
     crawl = Crawl(_made(spider, args), loaded.settings, job=arguments.job, outputs=outputs, fresh=arguments.fresh)
     async with crawl, stops_on_signals(crawl.engine):
+        settle()
         for name, near in misspelled(spider, args):
             logger.warning("%s: nothing is called %s; did you mean -a %s=…?", spider.name, name, near)
         with ExitStack() as stack:

@@ -1,10 +1,10 @@
 """A plain GET: over the crawl's one pool of connections, but past `ClientSession`.
 
 Nearly every request of a crawl is a GET with the headers that all have, whose body is read at once. For those the
-session's generality (merging headers, building a request and a response object, two timers, a jar that is a dummy) costs
-as much as everything else that is done for a page. What is left here of it: a connection from the connector, the bytes
-of a request that is the same for all but its path, aiohttp's own parser on the connection, and its errors, so that the
-border where they are translated is one (`translate`).
+session's generality (merging headers, building a request and a response object, two timers, a jar that is a dummy)
+costs as much as everything else that is done for a page. What is left of it here: a connection from the connector, the
+bytes of a request that is the same for all but its path, aiohttp's own parser on the connection, and its errors, so
+that the border where they are translated is one (`translate`).
 
 Whatever is not plain (`takes`) goes through the session: other methods, headers and time-outs of a request's own,
 proxies, streams, tracing, digest authentication, another session's `_request` put in place by a test.

@@ -1,7 +1,7 @@
 """One exchange over aiohttp's client: a request on its way, and the response that is made of the answer.
 
-Most requests are plain GETs, and go the short way (`plain`). The sessions are in `ways`, which of them a request takes is decided in `route`, what it carries is made in `upload`,
-`auth` and `cookies`, what comes back is read by `body`.
+Most requests are plain GETs, and go the short way (`plain`). The sessions are in `ways`, which of them a request takes
+is decided in `route`, what it carries is made in `upload`, `auth` and `cookies`, what comes back is read by `body`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import yarl
 from multidict import CIMultiDict
 
 from crawler import url as urls
@@ -35,6 +34,8 @@ from crawler.response import Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    import yarl
 
     from crawler.cookies import Cookies
     from crawler.guard import Guard

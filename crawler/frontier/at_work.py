@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AtWork", "Death"]
 
-_NOTE = struct.Struct("<QQ")
-_FINGERPRINT = struct.Struct("<Q")
+_NOTE = struct.Struct("=QQ")
 
 
 class Death(NamedTuple):
@@ -35,6 +34,7 @@ class AtWork:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._map: mmap.mmap | None = None
+        self._note: memoryview = _nowhere()
 
     def last(self) -> Death | None:
         """Of the process before this one, if it died at work."""
@@ -57,14 +57,20 @@ class AtWork:
             self._map = mmap.mmap(descriptor, _NOTE.size)
         finally:
             os.close(descriptor)
-        _NOTE.pack_into(self._map, 0, secrets.randbits(64), 0)
+        self._note = memoryview(self._map).cast("Q")
+        self._note[0], self._note[1] = secrets.randbits(64), 0
 
     def note(self, fingerprint: int) -> None:
-        if self._map is not None:
-            _FINGERPRINT.pack_into(self._map, 8, fingerprint)
+        self._note[1] = fingerprint
 
     def end(self) -> None:
         if self._map is not None:
             self.note(0)
+            self._note.release()
+            self._note = _nowhere()
             self._map.close()
             self._map = None
+
+
+def _nowhere() -> memoryview:
+    return memoryview(bytearray(_NOTE.size)).cast("Q")

@@ -80,6 +80,7 @@ class DiskStore:
         self._map_size = map_size
         self._snapshots = Snapshots(path)
         self._at_work = AtWork(path / "at-work")
+        self.at_work = self._at_work.note
         self._is_checked = False
         self._env: Any = None
         self._txn: Any = None
@@ -282,9 +283,6 @@ class DiskStore:
 
     def _last_page(self) -> int:
         return int(self._env.info()["last_pgno"])
-
-    def at_work(self, fingerprint: int) -> None:
-        self._at_work.note(fingerprint)
 
     def forget_deaths(self, fingerprint: int) -> None:
         if self.deaths.pop(fingerprint, None):

@@ -91,6 +91,7 @@ class LocalFrontier:
         self, store: Store, *, rule: Callable[[str], HostRule], order: str = "breadth", rng: Random | None = None
     ) -> None:
         self._store = store
+        self._note = store.at_work
         self._rule = rule
         self._depth_first = order == "depth"
         self._rng = rng or Random()
@@ -323,7 +324,7 @@ class LocalFrontier:
         return self._host(host).delay
 
     def at_work(self, lease: Lease | None) -> None:
-        self._store.at_work(0 if lease is None else lease.fingerprint)
+        self._note(0 if lease is None else lease.fingerprint)
 
     async def reap(self, now: float, limit: int) -> int:
         return 0  # a lease of this process lapses with the process, and opening the store gives it back

@@ -1,0 +1,132 @@
+"""`start()`: where a crawl's first requests come from. It runs once per job, beside the pages it leads to.
+
+A crash in its middle runs it again, and what it gave before is known by then. What it gives takes effect as it comes,
+the last of it before a stop too. Requests that come without a wait between them take effect together, at the
+scheduler's next turn: a list of a million addresses costs hardly more than queueing them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.inline import trusted
+from crawler.page import OUTPUTS_PER_TURN, Page
+from crawler.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from crawler.context import Context
+    from crawler.epochs import Epochs
+    from crawler.inline import Inline
+    from crawler.page import Collector
+
+__all__ = ["Feed"]
+
+logger = logging.getLogger("crawler.engine")
+
+
+class Feed:
+    """`await feed.run()`, in a task of the engine; the scheduler, woken by `wake`, calls `apply_gathered` at each turn.
+
+    `stop` is called with `"failed"` when `start()` raises. Raises `EngineUnavailable` alone.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        collector: Collector,
+        epochs: Epochs,
+        inline: Inline,
+        wake: asyncio.Event,
+        stop: Callable[[str], None],
+    ) -> None:
+        self.taking = False
+        """An output is on its way through the pipelines."""
+        self._spider = context.spider
+        self._stats = context.stats
+        self._collector = collector
+        self._epochs = epochs
+        self._inline = inline
+        self._wake = wake
+        self._stop = stop
+        self._stopped = False
+        self._gathered: Page | None = None
+        """Requests that have not taken effect."""
+
+    async def run(self) -> None:
+        if not self._epochs.started:
+            trusted.set(True)
+            try:
+                self._epochs.started = await self._take_all()
+            except EngineUnavailable:
+                raise
+            except Exception as error:
+                self._stats.failed("start_error")
+                logger.error(
+                    "start() of spider %r failed: %s", self._spider.name, error,
+                    exc_info=None if isinstance(error, CrawlerError) else error,
+                )  # fmt: skip
+                self._stop("failed")
+                return
+            finally:
+                self._inline.close_streams()
+            self._epochs.touch()
+        self._wake.set()
+
+    def end(self) -> None:
+        """Take no more: what comes next is the last."""
+        self._stopped = True
+
+    async def _take_all(self) -> bool:
+        """Whether it came to its end."""
+        outputs: Any = self._spider.start()
+        if not isinstance(outputs, AsyncIterator):
+            await self._take(self._collector.run, lambda _: outputs, None, {}, None)
+            return True
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(outputs, AsyncGenerator):
+                stack.push_async_callback(outputs.aclose)
+            stack.callback(self.apply_gathered)
+            number = 0
+            async for output in outputs:
+                if isinstance(output, Request):
+                    self._gather(output)
+                else:
+                    self.apply_gathered()
+                    await self._take(self._collector.collect, output, "start")
+                await self._epochs.room()
+                number += 1
+                if self._stopped:
+                    return False
+                if number % OUTPUTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        return True
+
+    async def _take(self, collect: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        page = Page(None, None)
+        self.taking = True
+        try:
+            await collect(page, *arguments)
+        finally:
+            self._epochs.apply(page)
+            self.taking = False
+            self._wake.set()
+
+    def _gather(self, request: Request) -> None:
+        if self._gathered is None:
+            self._gathered = Page(None, None)
+            self._wake.set()
+        self._collector.add_request(self._gathered, request)
+
+    def apply_gathered(self) -> None:
+        page, self._gathered = self._gathered, None
+        if page is not None:
+            self._epochs.apply(page)
+            self._wake.set()

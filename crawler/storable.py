@@ -1,0 +1,109 @@
+"""Values that can wait on disk: in `meta` and `cb_kwargs`, and as bodies.
+
+MessagePack has fewer kinds of value than Python, so what it would change on the way is wrapped in an extension, one
+code for each kind. A closed list: nothing that is read back is ever executed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from multidict import CIMultiDictProxy
+
+from crawler.body import FilePath, Multipart
+from crawler.errors import NotStorable
+from crawler.item import as_dict, is_item, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ENCODER", "ITEM", "KINDS", "STORABLE_DATA", "pack", "restore"]
+
+
+def _encode_unknown(value: Any) -> Any:
+    if isinstance(value, CIMultiDictProxy):
+        return [(f"{name}", text) for name, text in value.items()]  # a plain str of multidict's own kind
+    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
+
+
+ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_unknown)
+ITEM = 1
+KINDS: dict[int, Callable[[Any], Any]] = {
+    2: tuple,
+    3: set,
+    4: frozenset,
+    5: dt.datetime.fromisoformat,
+    6: dt.date.fromisoformat,
+    7: decimal.Decimal,
+    8: uuid.UUID,
+    9: Path,
+    10: int,
+    11: FilePath,
+    12: Multipart.from_rows,
+}
+STORABLE_DATA = (bytes, str, list, FilePath, Multipart)
+_PLAIN = (str, int, float, bytes, bool, type(None))
+
+
+def pack(value: Any, item_types: Mapping[str, type] | None) -> Any:
+    """`value` with everything msgpack would change on the way wrapped in an extension; itself where nothing is."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value if kind is not int or -(2**63) <= value < 2**64 else _ext(10, str(value))
+    if kind is dict:
+        return {_key(k): pack(v, item_types) for k, v in value.items()}
+    if kind is list:
+        return [pack(v, item_types) for v in value]
+    if kind in (tuple, set, frozenset):
+        code = 2 if kind is tuple else 3 if kind is set else 4
+        return _ext(code, [pack(v, item_types) for v in value])
+    if kind in (dt.datetime, dt.date):
+        return _ext(5 if kind is dt.datetime else 6, value.isoformat())
+    if kind is decimal.Decimal or kind is uuid.UUID or isinstance(value, Path):
+        return _ext(7 if kind is decimal.Decimal else 8 if kind is uuid.UUID else 9, str(value))
+    if kind is FilePath:
+        return _ext(11, value.path)
+    if kind is Multipart:
+        return _ext(12, [[pack(column, item_types) for column in row] for row in value.rows()])
+    if is_item(value):
+        return _pack_item(value, item_types)
+    raise NotStorable(f"it holds a {type_name(value)}, which is not a plain value")
+
+
+def _pack_item(value: Any, item_types: Mapping[str, type] | None) -> Any:
+    name = type(value).__qualname__
+    if item_types is not None and item_types.get(name) is not type(value):
+        raise NotStorable(
+            f"it holds a {type_name(value)}, whose class the spider's module does not have at its top level"
+        )
+    plain = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else as_dict(value)
+    fields = {k: pack(v, item_types) for k, v in plain.items()}
+    return _ext(ITEM, [name, fields])
+
+
+def _ext(code: int, value: Any) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(code, ENCODER.encode(value))
+
+
+def _key(key: Any) -> Any:
+    if type(key) in (str, int):
+        return key
+    raise NotStorable(f"it holds a dict with a key of type {type_name(key)}")
+
+
+def restore(cls: type, fields: dict[str, Any]) -> Any:
+    """An item as it was, without running its constructor's checks again."""
+    construct = getattr(cls, "model_construct", None)
+    if construct is not None:
+        return construct(**fields)
+    if issubclass(cls, msgspec.Struct):
+        return cls(**fields)
+    item = cls.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(item, name, value)
+    return item
