@@ -15,13 +15,14 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench streams kill frontier flood durable clean
+.PHONY: help run test lint types format bench instructions growth streams kill frontier flood durable clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## crawl the demo bookshop, from nothing to a file of items
 	@mkdir -p outputs
@@ -44,9 +45,16 @@ format: $(VENV)/installed-dev ## rewrite the files as ruff wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/installed ## what a page costs, beside a hand-written aiohttp loop
+bench: $(VENV)/installed-bench ## what crawls cost, beside hand-written loops, Scrapy and Crawlee (ARGS=--quick: does it work?)
 	@tests/install-debian-packages
-	$(BIN)/python benchmarks/pages.py $(ARGS)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+instructions: $(VENV)/installed-dev ## what a page costs in instructions, beside the record (ARGS=--why, --record, --profile)
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/instructions/count.py $(or $(ARGS),--check)
+
+growth: $(VENV)/installed ## what a page costs as queue and hosts grow
+	$(BIN)/python benchmarks/growth.py $(ARGS)
 
 streams: $(VENV)/installed ## what 1 GiB to disk costs, beside a hand-written aiohttp loop
 	$(BIN)/python benchmarks/streams.py $(ARGS)
@@ -64,7 +72,7 @@ durable: $(VENV)/installed ## what durability costs, beside memory://
 	$(BIN)/python benchmarks/durable.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the virtual environment: made once, installed into again when pyproject.toml changes ---------------------------------
@@ -87,4 +95,11 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV), with what the tests need ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: pyproject.toml benchmarks/peers.txt | $(BIN)/python
+	@echo "installing into $(VENV) and, the frameworks to compare with, into $(PEERS) ..."
+	@$(PIP_INSTALL) --editable '.[speed,bench]'
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@touch $(VENV)/installed $@
