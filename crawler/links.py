@@ -69,7 +69,7 @@ class Links:
 
     def _resolve(self) -> list[str]:
         # Links into a page are many and pages are few, so what differs in the fragment alone is one reference.
-        references = dict.fromkeys([reference.partition("#")[0] for reference in self._references])
+        references = dict.fromkeys([reference.partition("#")[0] for reference in dict.fromkeys(self._references)])
         if "" in references and "" not in self._references:
             del references[""]  # fragments of this page
         found = dict.fromkeys(urls.Joiner(self._base).many(references))

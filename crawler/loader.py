@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -101,9 +100,11 @@ def check_arguments(spider: type[Spider], args: Iterable[str]) -> None:
 
 def misspelled(spider: type[Spider], args: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Arguments that the spider says nothing of, with what it has of nearly that name."""
+    from difflib import get_close_matches
+
     own = ({*dir(spider), *inspect.get_annotations(spider)} - {*dir(Spider)}) | _parameters(spider)
     for name in sorted(set(args) - own - {*dir(Spider)}):
-        near = difflib.get_close_matches(name, own, 1)
+        near = get_close_matches(name, own, 1)
         if near:
             yield name, near[0]
 
@@ -155,9 +156,11 @@ def _by_name(name: str, folder: Path) -> type[Spider]:
     if matches:
         where = ", ".join(f"{path}:{spider.__name__}" for path, spider in matches)
         raise SpiderNotFound(f"several spiders are called {name!r}; say which: {where}")
+    from difflib import get_close_matches
+
     names = sorted({spider.name for file in found for spider in file.spiders})
     message = f"no spider {name!r} under {folder}/; there is {', '.join(names) or 'none'}"
-    near = difflib.get_close_matches(name, names, 1)
+    near = get_close_matches(name, names, 1)
     if near:
         message += f". Did you mean {near[0]!r}?"
     broken = [file for file in found if file.error is not None]

@@ -20,7 +20,7 @@ Where it differs from parsel, on purpose; `crawler.css.reader` has more, on the 
 from __future__ import annotations
 
 import re
-from html.entities import name2codepoint
+from functools import lru_cache
 from re import Match, Pattern
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
@@ -208,6 +208,8 @@ def _matches(pattern: Pattern[str], text: str) -> list[str]:
 
 def _character(entity: Match[str]) -> str:
     """What stands for one character reference, as w3lib's `replace_entities(keep=("lt", "amp"))` has it."""
+    from html.entities import name2codepoint
+
     decimal, hexadecimal, name, semicolon = entity.groups()
     if name:
         if name.lower() in ("lt", "amp"):
@@ -232,8 +234,14 @@ def _shorten(text: str) -> str:
 
 # -- XPath -------------------------------------------------------------------------------------------------------------
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NOT_IN_NAME = re.compile(rf"""{_NOT_XML.pattern}|[\s"'<>/=&{{}}]""")
+_NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+_NOT_IN_NAME = rf"""{_NOT_XML}|[\s"'<>/=&{{}}]"""
+
+
+@lru_cache(maxsize=2)
+def _pattern(text: str) -> Pattern[str]:
+    """Compiled when the first XPath is asked for: that takes longer than all else that is loaded with this file."""
+    return re.compile(text)
 
 
 def _parsel() -> Any:
@@ -275,6 +283,7 @@ class _Document:
         make = etree.HTMLParser().makeelement  # knows names that XML does not: `@click`, `v-on:click`, `o:p`
         self._elements.clear()
         self._nodes.clear()
+        not_xml, not_in_name = _pattern(_NOT_XML), _pattern(_NOT_IN_NAME)
         top = node
         while (parent := top.parent) is not None and not parent.is_document_node:
             top = parent
@@ -282,20 +291,20 @@ class _Document:
             holder = part.parent
             above = self._elements.get(holder.mem_id) if holder is not None else None
             if part.is_element_node:
-                tag = _NOT_IN_NAME.sub("_", part.tag or "")
+                tag = not_in_name.sub("_", part.tag or "")
                 attributes = {
-                    name: _NOT_XML.sub("\ufffd", value or "")
+                    name: not_xml.sub("\ufffd", value or "")
                     for name, value in part.attributes.items()
-                    if not _NOT_IN_NAME.search(name)
+                    if not not_in_name.search(name)
                 }
                 element = make(tag, attributes) if above is None else etree.SubElement(above, tag, attributes)
             elif above is None:
                 continue
             elif part.is_comment_node:
-                element = etree.Comment(re.sub("-(?=-|$)", "- ", _NOT_XML.sub("\ufffd", part.comment_content or "")))
+                element = etree.Comment(re.sub("-(?=-|$)", "- ", not_xml.sub("\ufffd", part.comment_content or "")))
                 above.append(element)
             else:
-                _append_text(above, _NOT_XML.sub("\ufffd", part.text_content or ""))
+                _append_text(above, not_xml.sub("\ufffd", part.text_content or ""))
                 continue
             self._elements[part.mem_id] = element
             self._nodes[element] = part

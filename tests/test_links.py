@@ -103,6 +103,7 @@ BASES = [
     ('<!-- <base href="/other/"> -->', "/x"),
     ('<script>"<base href=/other/>"</script>', "/x"),
     ("", "/x"),
+    ("<base target=_top><base href='/first/'><base href='/second/'>", "/first/x"),
 ]
 
 
@@ -123,3 +124,25 @@ def test_links_are_read_from_where_the_element_has_them() -> None:
     )
     found = page.follow_all("a, img, link, area, iframe").urls()
     assert found == [f"http://a.test/{name}" for name in "abcde"]
+
+
+MIXED = b"""<base href="/"><ul class=x><li><a class=b href=a src=no>x</a></li></ul><p><img id=i src=b href=no>
+<link href=c><my-a src=d href=no></my-a><a-b src=e></a-b><a>none</a><a href>empty</a><area href=f><script src=g></script>"""
+QUERIES = [
+    "a", "a[href]", "ul.x > li a.b", "li a , area", "img", "img#i, script[src]", "my-a", "a-b", "*", ".b", "[href]",
+    "p > *", "a, img", "a:not(.z)", 'a[class="b"]', "li > a[href]:first-child", "link + my-a", "p ~ a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_query_whose_words_tell_the_attribute_finds_what_asking_each_element_does(query: str) -> None:
+    page = Response("http://a.test/x/y", body=MIXED)
+    each = [
+        page.follow(node).url for node in page.css(query) if {"href", "src"} & node.attrib.keys() and _has_one(node)
+    ]
+    assert page.follow_all(query).urls() == list(dict.fromkeys(each))
+
+
+def _has_one(node: Any) -> bool:
+    name = "href" if node.root.tag in ("a", "area", "link", "base") else "src"
+    return node.root.attributes.get(name) is not None
