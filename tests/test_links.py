@@ -127,7 +127,8 @@ def test_links_are_read_from_where_the_element_has_them() -> None:
 
 
 MIXED = b"""<base href="/"><ul class=x><li><a class=b href=a src=no>x</a></li></ul><p><img id=i src=b href=no>
-<link href=c><my-a src=d href=no></my-a><a-b src=e></a-b><a>none</a><a href>empty</a><area href=f><script src=g></script>"""
+<link href=c><my-a src=d href=no></my-a><a-b src=e></a-b><a>none</a><a href>empty</a>
+<area href=f><script src=g></script>"""
 QUERIES = [
     "a", "a[href]", "ul.x > li a.b", "li a , area", "img", "img#i, script[src]", "my-a", "a-b", "*", ".b", "[href]",
     "p > *", "a, img", "a:not(.z)", 'a[class="b"]', "li > a[href]:first-child", "link + my-a", "p ~ a",
