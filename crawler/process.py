@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["own_process", "settle"]
+__all__ = ["COLLECT_AFTER", "own_process", "settle"]
 
-_COLLECT_AFTER: Final = (20_000, 20, 50)
+COLLECT_AFTER: Final = (20_000, 20, 50)
 """Objects, and how many collections of the younger generation; a page of a crawl makes some hundreds, hardly ever
 cycles."""
 _KEPT_BYTES: Final = 32 << 20
@@ -35,7 +35,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def own_process() -> Iterator[None]:
     """Within the block the process is a crawl's. How free memory is kept stays so after it."""
     before = gc.get_threshold()
-    gc.set_threshold(*_COLLECT_AFTER)
+    gc.set_threshold(*COLLECT_AFTER)
     _keep_free_memory()
     try:
         yield

@@ -20,18 +20,20 @@ Where it differs from parsel, on purpose; `crawler.css.reader` has more, on the 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, wraps
 from re import Match, Pattern
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from crawler.css.plan import Beginnings, run
+from crawler.css.plan import UNSURE, Beginnings, first, run
 from crawler.css.reader import compile as _compile
 from crawler.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from crawler.css.plan import Plan
 
 __all__ = ["Selector", "SelectorList"]
 
@@ -62,10 +64,7 @@ class Selector:
         """
         plan = _compile(query)
         root = self.root
-        if isinstance(root, str):
-            return SelectorList()
-        document = self._document
-        return SelectorList([Selector(found, document) for found in run(plan, root, document.beginnings)])
+        return SelectorList() if isinstance(root, str) else _Unread.of(plan, root, self._document)
 
     def xpath(self, query: str, namespaces: Mapping[str, str] | None = None, **variables: Any) -> SelectorList:
         """What an XPath 1.0 expression gives from here, with parsel's extensions (`has-class()`, `re:test()`).
@@ -190,6 +189,88 @@ class SelectorList(list[Selector]):
     def attrib(self) -> dict[str, str]:
         """`attrib` of the first, or `{}`."""
         return self[0].attrib if self else {}
+
+
+class _Unread(SelectorList):
+    """The results of a query that was not run yet. Most are only asked for the first of them, and then the walk through
+    the page can stop there (`plan.first`). Whatever else a list can do makes it an ordinary one first: `_read`."""
+
+    __slots__ = ("_query",)
+
+    _query: tuple[Plan, LexborNode, _Document] | None
+
+    @classmethod
+    def of(cls, plan: Plan, root: LexborNode, document: _Document) -> _Unread:
+        made = cls()
+        made._query = (plan, root, document)
+        return made
+
+    def _read(self) -> None:
+        if self._query is not None:
+            (plan, root, document), self._query = self._query, None
+            list.extend(self, [Selector(found, document) for found in run(plan, root, document.beginnings)])
+
+    def _first(self) -> Selector | None:
+        if self._query is not None:
+            plan, root, document = self._query
+            found = first(plan, root, document.beginnings)
+            if found is None:
+                self._query = None
+                return None
+            if found is not UNSURE:
+                return Selector(found, document)  # type: ignore[arg-type]
+            self._read()
+        return list.__getitem__(self, 0) if list.__len__(self) else None
+
+    def __bool__(self) -> bool:
+        return self._first() is not None
+
+    def __getitem__(self, position: Any) -> Any:
+        if position == 0 and (selector := self._first()) is not None:
+            return selector
+        self._read()
+        return super().__getitem__(position)
+
+    def get(self, default: Any = None) -> Any:
+        selector = self._first()
+        return default if selector is None else selector.get()
+
+    extract_first = get
+
+    def re_first(self, regex: str | Pattern[str], default: Any = None, replace_entities: bool = True) -> Any:
+        selector = self._first()
+        found = [] if selector is None else selector.re(regex, replace_entities)
+        return found[0] if found else super().re_first(regex, default, replace_entities)
+
+    @property
+    def attrib(self) -> dict[str, str]:
+        selector = self._first()
+        return {} if selector is None else selector.attrib
+
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        return [*other, *self]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return SelectorList, (list(self),)
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    method = getattr(SelectorList, name)
+
+    @wraps(method)
+    def call(self: _Unread, *arguments: Any, **options: Any) -> Any:
+        self._read()
+        return method(self, *arguments, **options)
+
+    return call
+
+
+for _name in (
+    *("__add__", "__contains__", "__delitem__", "__eq__", "__ge__", "__gt__", "__iadd__", "__imul__", "__iter__"),
+    *("__le__", "__len__", "__lt__", "__mul__", "__ne__", "__repr__", "__reversed__", "__rmul__", "__setitem__"),
+    *("append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"),
+):
+    setattr(_Unread, _name, _reading(_name))
 
 
 # -- regular expressions -----------------------------------------------------------------------------------------------

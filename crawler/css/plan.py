@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from selectolax.lexbor import LexborNode
 
@@ -102,6 +102,31 @@ def run(plan: Plan, scope: LexborNode, beginnings: Beginnings) -> Sequence[Lexbo
     if len(nodes) == 1:
         return [text for part in nodes[0].traverse(include_text=True) if (text := part.text_content)]
     return [part.text_content or "" for part in _text_nodes(nodes, deep=True)]
+
+
+UNSURE: Final = object()
+"""`first` does not know."""
+
+
+def first(plan: Plan, scope: LexborNode, beginnings: Beginnings) -> LexborNode | str | object | None:
+    """The first of what `run` finds, None where that is nothing, `UNSURE` where one look does not tell. A query costs
+    the walk through the page, and this one stops at the first match."""
+    branch = plan.branches[0]
+    if len(plan.branches) > 1 or not plan.css or (plan.chained and _leaks(plan, scope, beginnings)):
+        return UNSURE
+    node = scope.css_first(plan.css)
+    if node is None or branch.take == "node":
+        return node
+    if branch.take == "attribute":
+        attributes = node.attributes
+        return attributes[branch.attribute] or "" if branch.attribute in attributes else UNSURE
+    if branch.take == "text":
+        child = node.first_child
+        while child is not None and not child.is_element_node:  # in an element there may be another match
+            if text := child.text_content:
+                return text
+            child = child.next
+    return UNSURE
 
 
 def _leaks(plan: Plan, scope: LexborNode, beginnings: Beginnings) -> bool:
