@@ -25,6 +25,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -205,6 +206,9 @@ class Collector:
         page.outputs = 0
         budget = _Budget(name, seconds)
         result = callback(argument, **kwargs)
+        if result is None or isinstance(result, (GeneratorType, list)):  # most are; the others take longer to tell
+            await self.collect(page, result, name)
+            return
         if inspect.isawaitable(result):
             result = await budget.spend(result)
         if not isinstance(result, AsyncIterator):

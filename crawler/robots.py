@@ -74,6 +74,8 @@ class Robots:
 
     def check(self, url_or_path: str) -> Decision:
         """Whether a URL of this host, or a path with its query, may be fetched, and by which rule. Never raises."""
+        if self._rules.is_empty:
+            return _NO_RULE
         path = _spelled(_path_and_query(url_or_path))
         if path == b"/robots.txt":  # section 2.2.2: implicitly allowed
             return _NO_RULE
@@ -302,6 +304,7 @@ class _Rules:
         if len(self.wildcards) > _FEW_WILDCARDS:
             self._index_wildcards()
         self.key_sizes = {len(octets) for octets in self.wildcards_by_octets}
+        self.is_empty = not (self.prefixes or self.paths or self.wildcards or self.wildcards_by_octets)
         # The sooner one matches, the fewer have to be tried.
         self.wildcards.sort(key=lambda wildcard: -wildcard.rule[0])
 
@@ -377,7 +380,7 @@ def _keep(rules: dict[bytes, _Rule], key: bytes, rule: _Rule) -> None:
 def _disallow_everything() -> Robots:
     rules = _Rules()
     rules.prefixes[b""] = (0, 0, b"")
-    rules.prefix_lengths = (0,)
+    rules.prefix_lengths, rules.is_empty = (0,), False
     return Robots(_rules=rules)
 
 

@@ -319,7 +319,8 @@ async def read_content(content: aiohttp.StreamReader, headers: CIMultiDictProxy[
 async def _read_plain(content: aiohttp.StreamReader, limit: int) -> list[bytes]:
     pieces = []
     size = 0
-    while data := await content.readany():
+    while not content.at_eof():  # a read that finds nothing costs as much as one that finds a page
+        data = await content.readany()
         size += len(data)
         if size > limit:
             raise _too_large(limit)
