@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONCURRENCY = 64
 _MOST_SECONDS = 600.0
 """That a callback may wait for the queue to be full."""
+_JOB = "job"
 
 
 class Sample(NamedTuple):
@@ -78,19 +79,19 @@ class Growth(Spider):
 
     name = "growth"
 
-    def __init__(self, site: Site, warm_up: int, pages: int, job: Path, meter: Meter, profile: Any) -> None:
+    def __init__(self, *, site: Site, warm_up: int, pages: int, meter: Meter, profile: cProfile.Profile | None) -> None:
         super().__init__()
         self.site = site
         self.full = asyncio.Event()
         self.count = 0
         self._warm_up, self._last = warm_up, warm_up + pages
-        self._job, self._meter, self._profile = job, meter, profile
+        self._meter, self._profile = meter, profile
 
     async def start(self) -> AsyncIterator[Any]:
         for number in range(self.site.queue):
             yield self.request(self.site.url(number))
         await asyncio.sleep(0.5)  # they are in an epoch that is closed
-        await asyncio.to_thread(_sync, self._job / "frontier" / "data.mdb")
+        await asyncio.to_thread(_sync, Path(_JOB, "frontier", "data.mdb"))
         self._meter.sample()
         self.full.set()
 
@@ -141,7 +142,7 @@ def main(options: dict[str, Any]) -> None:
         without_wire(site)
     profile = cProfile.Profile() if options["profile"] else None
     warm_up, pages = options["warm_up"], options["pages"]
-    spider = {"site": site, "warm_up": warm_up, "pages": pages, "job": Path("job").absolute()}
+    spider = {"site": site, "warm_up": warm_up, "pages": pages}
     meter = Meter(port)
     result = run(
         Growth,
@@ -156,7 +157,7 @@ def main(options: dict[str, Any]) -> None:
             "log": {"level": "WARNING"},
         },
         output="items.jsonl",
-        job="job",
+        job=_JOB,
     )
     if profile is not None:
         profile.dump_stats(options["profile"])

@@ -73,14 +73,16 @@ class Part:
         self._is_ours = False
         """Whether what is in it was begun or taken up by this save."""
         self._is_finished = False
-        self._is_over = False
+        self.is_over = False
+        """Nothing is done any more."""
         self._lock = threading.Lock()
 
     @property
     def is_whole(self) -> bool:
         return self.origin is not None and self.size == self.origin.total
 
-    def open(self) -> None:
+    def open(self, *, anew: bool = False) -> None:
+        """With `anew`, empty: `begin` for a body that cannot be continued. Each call is a trip to a thread."""
         with self._turn():
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISDIR(os.lstat(self._target).st_mode):  # said before the download, not after it
@@ -95,11 +97,13 @@ class Part:
                 self.is_stable = False
                 self._path = self._target.with_name(f".{name}.{secrets.token_hex(4)}.part")
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        if anew:
+            self.begin(None)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         with self._lock:
-            if self._is_over:
+            if self.is_over:
                 raise RuntimeError(f"the save of {self._target} has ended")
             yield
 
@@ -161,18 +165,19 @@ class Part:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def finish(self) -> str:
-        """Give it its name; the SHA-256 in hex."""
+        """Give it its name, and let go of it; the SHA-256 in hex."""
         with self._turn():
             os.close(os.dup(self._fd))  # network file systems tell of a full disk when a file is closed
             os.replace(self._path, self._target)
             self._is_finished = True
             self._note_path.unlink(missing_ok=True)
-            return self._digest.hexdigest()
+        self.end(True)
+        return self._digest.hexdigest()
 
     def end(self, keep: bool) -> None:
         """Let go of it. Unless it is finished, what can be continued stays if it may be kept; the rest goes."""
         with self._lock:
-            self._is_over = True
+            self.is_over = True
             fd, self._fd = self._fd, -1
             if fd < 0:
                 return

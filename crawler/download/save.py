@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
@@ -96,7 +97,8 @@ class _Save:
         is_all_there = is_whole(response) and response.content is not None and position == 0
         self._saver = saver
         self._target = target
-        self._part = Part(target, is_stable=resume and is_all_there)
+        self._wants_rest = resume and is_all_there
+        self._part = Part(target, is_stable=self._wants_rest)
         self._keep = True
         self._response = response
         self._request = response.request
@@ -111,15 +113,16 @@ class _Save:
         part = self._part
         try:
             with self._streams:
-                await self._on_disk(part.open)
+                await self._on_disk(partial(part.open, anew=not self._wants_rest))
                 await self._fill()
             digest = await self._on_disk(part.finish)
         except BodyError as error:
             self._keep = error.retryable
             raise
         finally:
-            # Shielded, and no task: a second cancellation, or the end of the loop, does not stop it.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, part.end, self._keep))
+            if not part.is_over:
+                # Shielded, and no task: a second cancellation, or the end of the loop, does not stop it.
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, part.end, self._keep))
         self._saver.unsynced.add(self._target)
         return SavedFile(str(self._target), part.size, digest, part.resumed_from)
 
@@ -141,7 +144,10 @@ class _Save:
 
     async def _took_up(self) -> bool:
         """Whether an earlier run's bytes are in the file, so that this response is not needed any more."""
-        part, origin = self._part, origin_of(self._response)
+        part = self._part
+        if not self._wants_rest:
+            return False
+        origin = origin_of(self._response)
         if (
             self._refetch is None
             or origin is None
@@ -266,9 +272,12 @@ class _Inflow:
             self._is_given = True
             return body
         began = clock()
+        limit = asyncio.timeout(self._guard.patience)
         try:
-            async with asyncio.timeout(self._guard.patience) as limit:
-                data = await content.readany()
+            data = content.read_nowait()
+            if not (data or content.at_eof()):  # a limit for each piece would cost as much as the piece
+                async with limit:
+                    data = await content.readany()
         except FetchError:
             raise
         except FOREIGN as error:  # asyncio's TimeoutError among them
