@@ -28,10 +28,11 @@ run: $(VENV)/installed ## crawl the demo bookshop, from nothing to a file of ite
 	@mkdir -p outputs
 	$(BIN)/crawler run books --demo --fresh --job jobs/books -O outputs/books.jsonl $(ARGS)
 
-test: $(VENV)/installed-dev ## everything CI checks: lint, types, tests
+test: $(VENV)/installed-dev ## everything CI checks: lint, types, what a page costs, tests
 	@tests/install-debian-packages
 	@$(MAKE) lint
 	@$(MAKE) types
+	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
