@@ -301,7 +301,7 @@ class Response:
         """What the query finds; learns on the same walk through the tree, which is what a query costs, whether there
         is a `<base>`."""
         nodes = self.html.css(f"{query}, base[href]")
-        if any(node.tag == "base" for node in nodes):
+        if "base" in [node.tag for node in nodes]:
             return self.html.css(query)
         self._base_url = self.url
         return nodes

@@ -188,12 +188,6 @@ def _joined_in(folder: str) -> dict[str, str | None]:
     return {}
 
 
-def _is_of_the_folder(ref: str) -> bool:
-    """Whether it means the same on each page of a folder. `?query`, `#fragment` and `http:page` may not, and what
-    begins with a space may be any of them."""
-    return ref[:1] > "#" and ref[0] != "?" and (":" not in ref or ref.startswith(_HTTP))
-
-
 class Joiner:
     """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest, since
     it remembers what the pages of one folder have in common.
@@ -246,7 +240,9 @@ class Joiner:
             url: Any = joined.get(ref, _NEW)
             if url is _NEW:
                 url = join(ref)
-                if _is_of_the_folder(ref):
+                # It may mean something else on the next page if it is a query, a fragment or `http:page`, and what
+                # begins with a space may be any of them.
+                if ref[:1] > "#" and ref[0] != "?" and (":" not in ref or ref.startswith(_HTTP)):
                     if len(joined) >= _REFERENCES:
                         joined.clear()
                     joined[ref] = url
