@@ -49,10 +49,10 @@ def page(results: Results) -> str:
 {results["open_files"]} open files allowed: half of that many connections are kept, for 15 s.
 
 CPU (user + system, all threads) of the crawl's process; medians of {results["rounds"]} rounds, the largest points of
-two. `ratio` is to the first point of the row, the median of the rounds' ratios. Pages of 3 KB, 18 of their 20 links
-known; the queue grows by one a page. `warm-up` are the pages before those that count, with each host's robots.txt and
-first connection; `fill` is what the process used until all was queued, its start included. `MiB` is anonymous memory at
-the first page that counts, `then` at the last.
+fewer (`runs`). `ratio` is to the first point of the row, the median of the rounds' ratios. Pages of 3 KB with 20 links
+to their own host, 18 of them known, so the queue grows by one a page; 10,000 hosts have a queue of 200,000. `warm-up`
+are the pages before those that count, with each host's robots.txt and first connection; `fill` is what the process used
+until all was queued, its start included. `MiB` is anonymous memory at the first page that counts, `then` at the last.
 
 {table(results)}
 """
@@ -66,7 +66,7 @@ def table(results: Results) -> str:
 def _table_of(results: Results, name: str) -> str:
     points = results["rows"][name]
     varied = "queue" if name == "queue" else "hosts"
-    shown = [(varied, *_COLUMNS)]
+    shown: list[tuple[str, ...]] = [(varied, *_COLUMNS)]
     for point in points:
         runs = [run for run in results["runs"] if run["point"] == point["key"]]
         middle = {what: statistics.median(run[what] for run in runs) for what in runs[0] if what not in _WORDS}

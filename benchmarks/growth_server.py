@@ -9,9 +9,12 @@ import asyncio
 import contextlib
 import socket
 import sys
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from growth_site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _WAITING = 4096
@@ -66,7 +69,7 @@ async def serve(queue: int, hosts: int) -> None:
 
 
 def main() -> None:
-    loop_factory = None
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as loop_factory
     with asyncio.Runner(loop_factory=loop_factory) as runner:

@@ -1,9 +1,8 @@
 """The site that `growth.py` crawls: numbered pages of 3 KB over one host or many, with twenty links each.
 
-The queue's `queue` first pages are dealt out to the hosts in turn, so that each host has `share` of them. Page n of a
-host links to 18 pages that were queued at the start, 8 of its own host and 10 of any (with one host: of that one, too),
-spread over all of them by fixed steps, and to two new ones of its own host, `share + 2n` and `share + 2n + 1`. A page
-and its URLs have the same length whatever the sizes are.
+The queue's `queue` first pages are dealt out to the hosts in turn, so that each host has `share` of them, at least 18.
+Page n of a host links to 18 of those of its own host, spread over them by fixed steps, and to two new ones,
+`share + 2n` and `share + 2n + 1`. A page and its URLs have the same length whatever the sizes are.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from typing import NamedTuple
 
 __all__ = ["Site"]
 
-_OWN, _ANY = 8, 10
-"""Links to pages that are known: of the page's own host, of any."""
-_STEP, _STRIDE = 7919, 104_729
-"""From a page's links to the next one's; primes, so that they come everywhere before they come back."""
+_KNOWN = 18
+_STEP = 7919
+"""From a page's links to the next page's; a prime, so that they come everywhere before they come back."""
 _WORDS = "The harbour lies still and the lanterns along the quay are lit before the boats come home. "
 _HEAD = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Page {:07}</title>'
     '<link rel="stylesheet" href="/style.css"></head><body><h1>Page {:07}</h1><ul>\n'
 )
+_LINK = '<li><a href="/page/%07d.html">a page of this host</a></li>\n'
 _TAIL = "</ul>\n" + f"<p>{_WORDS * 2}</p>\n" * 7 + "</body></html>\n"
 
 
@@ -41,13 +40,10 @@ class Site(NamedTuple):
 
     def page(self, host: int, number: int) -> bytes:
         """The HTML of page `number` of a host."""
-        share, queue = self.share, self.queue
-        own = number * _STEP + host
-        links = [f"/page/{(own + index * share // _OWN) % share:07}.html" for index in range(_OWN)]
-        some = (number * self.hosts + host) * _STRIDE
-        links += [self.url((some + index * queue // _ANY) % queue) for index in range(_ANY)]
-        links += [f"/page/{new:07}.html" for new in (share + 2 * number, share + 2 * number + 1)]
-        listed = "".join([f'<li><a href="{link}">a page</a></li>\n' for link in links])
+        share = self.share
+        numbers = [(number * _STEP + host + index * share // _KNOWN) % share for index in range(_KNOWN)]
+        numbers += (share + 2 * number, share + 2 * number + 1)
+        listed = "".join([_LINK % each for each in numbers])
         return (_HEAD.format(number, number) + listed + _TAIL).encode()
 
     def page_at(self, host: str, path: str) -> bytes | None:

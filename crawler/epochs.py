@@ -65,6 +65,7 @@ class Epochs:
         """`start()` came to its end, in this run or before."""
         self.named: set[str] = set(msgspec.json.decode(context.frontier.get("named") or b"[]"))
         """Hosts that `start()` named: they may be private."""
+        self._named_saved = -1 if context.frontier.get("named") is None else len(self.named)
         self._frontier = context.frontier
         self._fetcher = context.fetcher
         self._stats = context.stats
@@ -231,9 +232,11 @@ class Epochs:
             values: dict[str, bytes | None] = {
                 "positions": msgspec.msgpack.encode(self._positions),
                 "stats": self._stats.encode(self._clock.now()),
-                "named": msgspec.json.encode(sorted(self.named)),
                 "state": state.encode(),
             }
+            if len(self.named) != self._named_saved:  # it only grows, and may be long
+                values["named"] = msgspec.json.encode(sorted(self.named))
+                self._named_saved = len(self.named)
             for rows in self._rows:
                 values.update(rows())
             if self.started:

@@ -62,6 +62,8 @@ _SHOWN_CHARS = 200
 _C0_AND_SPACE: Final = "".join(map(chr, range(0x21)))
 _TAB_OR_NEWLINE: Final = str.maketrans("", "", "\t\n\r")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+_ORIGINS: Final = 16_384
+"""Whose parts are remembered: where hosts take turns, each is asked for again after all the others. Half a KB each."""
 _SECOND_SLASH: Final = len("http://") + 1
 """From here on a `/` is the first of the path: a host has one character at least."""
 
@@ -86,7 +88,7 @@ def _is_normal(url: str) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_ORIGINS)
 def _is_normal_origin(text: str) -> bool:
     return _parse(f"{text}/") == f"{text}/"
 
@@ -406,7 +408,7 @@ def _authority(url: str) -> _Authority:
     return _authority_of(url[:slash])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_ORIGINS)
 def _authority_of(text: str) -> _Authority:
     scheme, empty, host = [*text.split("/", 2), "", ""][:3]
     host = host.rpartition("@")[2]

@@ -277,7 +277,7 @@ def _is_localhost(host: str) -> bool:
     return host.rstrip(".").rpartition(".")[2] == "localhost"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)
 def _is_address(host: str) -> bool:
     try:
         ip_address(host.strip("[]"))

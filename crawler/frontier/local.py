@@ -16,6 +16,7 @@ leased, as far as the store's last commit goes.
 from __future__ import annotations
 
 import heapq
+import mmap
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,7 +36,8 @@ __all__ = ["LocalFrontier"]
 _LAST = b"\xff" * ORDER.size
 _DEEPEST = 0xFFFF
 _PROMOTED_AT_ONCE = 200
-_RECENT = 1 << 16
+_RECENT = 1 << 20
+"""Fingerprints, of 8 bytes each; the memory is taken as it is used."""
 
 
 class _Leased(NamedTuple):
@@ -101,8 +103,9 @@ class LocalFrontier:
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
-        self._recent: set[int] = set()
-        self._older: set[int] = set()
+        # Known fingerprints, each in the place that its last bits name, where a later one takes its place. What stands
+        # there is known; what does not, the store is asked.
+        self._recent = memoryview(mmap.mmap(-1, 8 * _RECENT)).cast("Q")
         self._added = self._duplicates = self._completed = 0
         self._resumed = 0.0
         self._resting: set[_Host] = set()
@@ -159,9 +162,12 @@ class LocalFrontier:
         return queued
 
     def seen(self, host: str, fingerprint: int) -> bool:
-        if fingerprint in self._recent or fingerprint in self._older:
+        if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return True
-        return self._store.has_seen(self._host(host).id, fingerprint)
+        if not self._store.has_seen(self._host(host).id, fingerprint):
+            return False
+        self._recent[fingerprint % _RECENT] = fingerprint
+        return True
 
     def remember(self, host: str, fingerprint: int, parent: tuple[str, int] | None = None, end: bytes = b"") -> bool:
         state = self._host(host)
@@ -177,13 +183,10 @@ class LocalFrontier:
         return NO_ORIGIN if parent is None else PAIR.pack(self._host(parent[0]).id, parent[1])
 
     def _mark_seen(self, host: _Host, fingerprint: int) -> bool:
-        if fingerprint in self._recent:
+        if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return False
-        known = fingerprint in self._older
-        if len(self._recent) >= _RECENT:
-            self._older, self._recent = self._recent, set()
-        self._recent.add(fingerprint)
-        return not known and self._store.add_seen(host.id, fingerprint)
+        self._recent[fingerprint % _RECENT] = fingerprint
+        return self._store.add_seen(host.id, fingerprint)
 
     def _order(self, priority: int, depth: int) -> bytes:
         self._sequence += 1

@@ -60,6 +60,17 @@ async def test_an_entry_is_queued_once_however_often_it_is_added(opened):
         assert frontier.counts().duplicates == 2
 
 
+@pytest.mark.parametrize("step", [1, 1 << 16, 1 << 20, 1 << 40, (1 << 64) // 20])
+async def test_fingerprints_are_told_apart_whichever_bits_they_differ_in(opened, step):
+    async with opened() as frontier:
+        fingerprints = [number * step for number in range(20)]
+        for met in range(20):
+            assert [frontier.seen("a.test:80", each) for each in fingerprints] == [True] * met + [False] * (20 - met)
+            assert frontier.add([entry(met, fingerprint=each) for each in fingerprints[: met + 1]], NOW) == 1
+            assert frontier.add([entry(met, fingerprint=fingerprints[met])], NOW) == 0
+        assert await leased(frontier) == list(range(20))
+
+
 async def test_an_entry_stays_known_after_it_is_done(opened):
     async with opened() as frontier:
         frontier.add([entry(1)], NOW)
