@@ -206,12 +206,10 @@ class Collector:
         page.outputs = 0
         budget = _Budget(name, seconds)
         result = callback(argument, **kwargs)
-        if result is None or isinstance(result, (GeneratorType, list)):  # most are; the others take longer to tell
-            await self.collect(page, result, name)
-            return
-        if inspect.isawaitable(result):
+        is_plain = result is None or isinstance(result, (GeneratorType, list))  # most are; the rest takes long to tell
+        if not is_plain and inspect.isawaitable(result):
             result = await budget.spend(result)
-        if not isinstance(result, AsyncIterator):
+        if is_plain or not isinstance(result, AsyncIterator):
             await self.collect(page, result, name)
             return
         async with contextlib.AsyncExitStack() as stack:

@@ -34,7 +34,8 @@ class SqliteExporter(Output):
     kept as they are, `True` and `False` as 1 and 0, floats that are not finite as NULL, integers beyond 64 bits as
     text; dates, UUIDs, decimals, enums and paths as in JSON, without the quotes; lists, mappings and nested items as
     JSON. Fields that cannot have a column stand in the column `_more`, as a JSON object: beyond 1,000 columns, names
-    that differ from a column's only by case, names of more than 255 bytes, and fields called `rowid` or `_more`.
+    that differ from a column's only by case, of more than 255 bytes or with a NUL, and fields called `rowid` or
+    `_more`.
 
     Other tables of the database are left alone. A table `items` of another make raises `OutputError`. `overwrite`
     drops the rows and columns of before. Rows of an epoch come with one transaction, and a program that reads

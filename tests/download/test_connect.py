@@ -370,13 +370,13 @@ async def test_kept_for_no_time_is_not_kept_at_all(guard: Guard, resolver: Resol
 
 
 @asynccontextmanager
-async def unix_server(path: str) -> AsyncIterator[list[str]]:
-    """The peers that came, a name for each connection."""
-    connections: list[str] = []
+async def unix_server(path: str) -> AsyncIterator[list[Any]]:
+    """The connections that came; held, so that none has the identity of an earlier one."""
+    connections: list[Any] = []
 
     async def hello(request: web.Request) -> web.Response:
-        if (peer := str(id(request.transport))) not in connections:
-            connections.append(peer)
+        if request.transport not in connections:
+            connections.append(request.transport)
         return web.Response(text=request.host)
 
     app = web.Application()
