@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PlainGets"]
 
-_SESSIONS_OWN: Final = aiohttp.ClientSession._request
+_CLIENT_FILE: Final = aiohttp.client.__file__
 _FIRST_OF_PATH: Final = len("http://") + 1
 _MOST_ORIGINS: Final = 1000
 """Some 4 KB each."""
@@ -119,7 +119,7 @@ class PlainGets:
             and not request.skip_auto_headers
             and not request.expect100
             and "@" not in request.url
-            and aiohttp.ClientSession._request is _SESSIONS_OWN  # `aioresponses` answers in its place
+            and not _is_replaced()
         )
 
     async def fetch(self, request: Request, route: Route, started: float) -> Response:
@@ -188,6 +188,13 @@ class PlainGets:
             if is_total or isinstance(error, aiohttp.ClientError):
                 raise
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
+
+
+def _is_replaced() -> bool:
+    """Whether something else answers in place of aiohttp's session, as `aioresponses` does: perhaps since before this
+    file was loaded, so there is nothing to compare it with but where it comes from."""
+    code = getattr(aiohttp.ClientSession._request, "__code__", None)
+    return code is None or code.co_filename != _CLIENT_FILE
 
 
 def _written(target: str, head: bytes, cookie: str) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -99,7 +101,7 @@ async def test_what_is_not_plain_goes_through_the_session(
     options: dict[str, Any], through_the_session: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with RawServer(HELLO, keep_alive=True) as server, downloader() as client:
-        monkeypatch.setattr("crawler.download.plain._SESSIONS_OWN", aiohttp.ClientSession._request)
+        monkeypatch.setattr("crawler.download.plain._is_replaced", lambda: False)
         plain = await client.fetch(Request(server.url))
         assert (plain.body, through_the_session) == (b"hello", [])
         async with await client.fetch(Request(server.url, **options)):
@@ -108,7 +110,7 @@ async def test_what_is_not_plain_goes_through_the_session(
 
 
 async def test_a_head_goes_through_the_session(through_the_session: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.download.plain._SESSIONS_OWN", aiohttp.ClientSession._request)
+    monkeypatch.setattr("crawler.download.plain._is_replaced", lambda: False)
     async with RawServer(answer(b"", length=5)) as server, downloader() as client:
         assert (await client.fetch(Request(server.url, method="HEAD"))).body == b""
         assert through_the_session == [server.url]
@@ -211,3 +213,34 @@ async def test_many_origins_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> N
             server = await stack.enter_async_context(RawServer(HELLO, host=f"127.0.0.{last}"))
             assert (await client.fetch(Request(server.url))).body == b"hello"
         assert len(client._plain._origins) == 3
+
+
+async def test_where_nobody_stands_in_for_the_session_it_is_passed_over() -> None:
+    async with RawServer(HELLO) as server, downloader() as client:
+        assert client._plain.takes(Request(server.url), client._router.choose(Request(server.url)))
+
+
+FIRST_OF_ALL = """
+import asyncio
+from crawler import Spider
+from crawler.testing import offline, run_spider
+
+class One(Spider):
+    name = "one"
+    start_urls = ["http://shop.example/"]
+    def parse(self, response):
+        yield {"text": response.text}
+
+async def main():
+    with offline() as mocked:  # before anything that fetches was loaded
+        mocked.get("http://shop.example/", body="registered")
+        run = await run_spider(One, settings={"politeness": {"obey_robots": False}})
+    print(run.items)
+
+asyncio.run(main())
+"""
+
+
+async def test_aioresponses_answers_though_it_was_there_before_we_were_loaded() -> None:
+    said = subprocess.run([sys.executable, "-c", FIRST_OF_ALL], capture_output=True, text=True, timeout=60, check=False)
+    assert said.stdout == "[{'text': 'registered'}]\n", said.stderr
