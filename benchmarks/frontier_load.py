@@ -1,7 +1,7 @@
 """What `frontier.py` does to a frontier on disk, and measures, each in a process of its own: fill it, open it, crawl.
 
-The frontier is driven as the engine drives it (crawler/engine.py, crawler/page.py), with a clock of its own that moves
-a millisecond a page. URLs are known by their number: host, fingerprint and record follow from it, so that what was
+The frontier is driven as the engine drives it (crawler/engine.py, crawler/collector.py), with a clock of its own that
+moves a millisecond a page. URLs are known by their number: host, fingerprint and record follow from it, so what was
 added can be named again later without being kept. Only calls to the frontier are timed.
 """
 

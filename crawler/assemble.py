@@ -22,6 +22,7 @@ import msgspec
 from crawler import crash
 from crawler import settings as setting
 from crawler.clock import SystemClock
+from crawler.collector import Collector
 from crawler.context import Context
 from crawler.engine import Engine
 from crawler.epochs import Epochs
@@ -37,7 +38,6 @@ from crawler.links import Scope
 from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
-from crawler.page import Collector
 from crawler.politeness import HostRule
 from crawler.refusals import Refusals
 from crawler.request import RequestCodec, Timeout

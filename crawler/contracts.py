@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crawler.cookies import Cookies
     from crawler.request import Request
     from crawler.response import Response
-    from crawler.robots import Decision
+    from crawler.robots import Decision, Robots
     from crawler.spider import Spider
 
 __all__ = [
@@ -304,6 +304,10 @@ class RobotsRules(Protocol):
 
     def check(self, url: str) -> Decision | None:
         """What the origin's robots.txt says of this URL, or None while it is not known: then `learn` it."""
+        ...
+
+    def rules(self, url: str) -> Robots | None:
+        """The file of the URL's origin, compiled; None while it is not known."""
         ...
 
     async def learn(self, request: Request) -> None:

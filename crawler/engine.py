@@ -31,11 +31,11 @@ from crawler.url import redact
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from crawler.collector import Collector
     from crawler.context import Context
     from crawler.contracts import Pipeline
     from crawler.epochs import Epochs
     from crawler.inline import Inline
-    from crawler.page import Collector
     from crawler.request import Request, RequestCodec
     from crawler.visit import Visits
 

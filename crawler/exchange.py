@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crawler.links import Scope
     from crawler.request import Request
     from crawler.response import Response
+    from crawler.robots import Robots
 
 __all__ = ["Exchange"]
 
@@ -66,6 +67,10 @@ class Exchange:
         """Whether `admit` can decide without asking the host first. It says so itself, too."""
         host = urls.host_key(request.url)
         return not self._rule(host).obey_robots or self._robots.check(request.url) is not None
+
+    def robots(self, url: str) -> Robots | None:
+        """The robots.txt of the URL's origin, obeyed or not; None while it is not known."""
+        return self._robots.rules(url)
 
     async def learn_robots(self, request: Request) -> None:
         try:

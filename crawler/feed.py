@@ -13,18 +13,19 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from crawler.collector import OUTPUTS_PER_TURN
 from crawler.errors import CrawlerError, EngineUnavailable
 from crawler.inline import trusted
-from crawler.page import OUTPUTS_PER_TURN, Page
+from crawler.page import Page
 from crawler.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from crawler.collector import Collector
     from crawler.context import Context
     from crawler.epochs import Epochs
     from crawler.inline import Inline
-    from crawler.page import Collector
 
 __all__ = ["Feed"]
 

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
+from crawler.callback_time import unhurried
 from crawler.errors import FetchError, StatusError
-from crawler.page import unhurried
 from crawler.retry import is_repeatable, parse_retry_after
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from crawler.exchange import Exchange
     from crawler.request import Request
     from crawler.response import Response
+    from crawler.robots import Robots
 
 __all__ = ["Inline", "trusted"]
 
@@ -69,6 +70,13 @@ class Inline:
                 request, attempt = response.next_request, 0
             elif response is not None:
                 return response
+
+    async def robots(self, request: Request) -> Robots:
+        """The rules of the request's host, fetched in its turn where they are not known. Raises `FetchError`."""
+        self._trust(request)
+        while (rules := self._exchange.robots(request.url)) is None:
+            await self._learn_robots(request)
+        return rules
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[Any]:
@@ -155,14 +163,17 @@ class Inline:
     async def _ask_robots(self, request: Request) -> None:
         """Raises `BlockedError` where robots.txt disallows it."""
         if not self._exchange.knows_robots(request):
-            host = urls.host_key(request.url)
-            await self._enter(host)
-            try:
-                if not self._exchange.knows_robots(request):  # another may have learnt it while we waited
-                    await self._exchange.learn_robots(request)
-            finally:
-                self._leave(host)
+            await self._learn_robots(request)
         self._exchange.admit(request)
+
+    async def _learn_robots(self, request: Request) -> None:
+        host = urls.host_key(request.url)
+        await self._enter(host)
+        try:
+            if self._exchange.robots(request.url) is None:  # another may have learnt it while we waited
+                await self._exchange.learn_robots(request)
+        finally:
+            self._leave(host)
 
     async def _enter(self, host: str) -> None:
         """Take a place at the host, when it has one, and wait for the turn."""

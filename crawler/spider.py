@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crawler.contracts import Middleware
     from crawler.cookies import Cookies
     from crawler.response import Response
+    from crawler.robots import Robots
 
 __all__ = ["Failure", "Services", "Spider"]
 
@@ -91,6 +92,8 @@ class Services(Protocol):
     job: Any
 
     async def fetch(self, request: Request) -> Response: ...
+
+    async def robots(self, request: Request) -> Robots: ...
 
     def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]: ...
 
@@ -170,6 +173,14 @@ class Spider:
         Takes everything, bodies that cannot be stored too. Raises `FetchError`.
         """
         return await self._running().fetch(Request(request) if isinstance(request, str) else request)
+
+    async def robots(self, url: str | Request) -> Robots:
+        """The robots.txt of the host of `url`, as the crawl itself has it: `.sitemaps`, `.crawl_delay`, `.check(url)`.
+
+        Fetched in the host's turn where it is not known, once however many ask. Raises `FetchError` where the host
+        cannot be reached or answers 5xx (RFC 9309, 2.3.1.4).
+        """
+        return await self._running().robots(Request(url) if isinstance(url, str) else url)
 
     def websocket(
         self, url: str | Request, **options: Any

@@ -20,10 +20,11 @@ from crawler.url import redact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crawler.collector import Collector
     from crawler.context import Context
     from crawler.exchange import Exchange
     from crawler.inline import Inline
-    from crawler.page import Collector, Page
+    from crawler.page import Page
     from crawler.request import Request
     from crawler.response import Response
 

@@ -30,7 +30,7 @@ LAYERS = (
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals exchange page inline visit steps epochs feed engine",
+    "context refusals exchange callback_time page collector inline visit steps epochs feed engine",
     # 4 assembly
     "assemble loader status process signals jobs repair explain",
     # 5 doors

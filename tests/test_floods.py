@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import forked
 import pytest
 
-from crawler import Failure, Request, Response, Spider, epochs, page
+from crawler import Failure, Request, Response, Spider, collector, epochs
 from crawler.errors import CallbackError, EngineUnavailable, JobError
 from crawler.export import spool
 from crawler.jobs import open_frontier
@@ -110,7 +110,7 @@ async def flooded(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of what a page may have in memory, a hundredth of what they are."""
-    monkeypatch.setattr(page, "_ENTRIES_AT_ONCE", 10)
+    monkeypatch.setattr(collector, "_ENTRIES_AT_ONCE", 10)
     monkeypatch.setattr(epochs, "EPOCH_ENTRIES", 50)
     monkeypatch.setattr(epochs, "_UNFILTERED_KEPT", 200)
     monkeypatch.setattr(spool, "_MEMORY_BYTES", 2048)
@@ -345,10 +345,10 @@ async def test_item_limit_is_exact_in_the_middle_of_a_flood(
 
 NUMBERS = 120
 SPIDER = f"""
-from crawler import Request, Spider, epochs, page
+from crawler import Request, Spider, collector, epochs
 from crawler.export import spool
 
-page._ENTRIES_AT_ONCE, epochs.EPOCH_ENTRIES, spool._MEMORY_BYTES = 20, 100, 500
+collector._ENTRIES_AT_ONCE, epochs.EPOCH_ENTRIES, spool._MEMORY_BYTES = 20, 100, 500
 
 class Flood(Spider):
     name = "flood"

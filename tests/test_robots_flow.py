@@ -395,3 +395,27 @@ async def test_a_page_that_is_not_allowed_costs_its_host_no_turn() -> None:
     assert site.paths == ["/open"]
     assert run.stats["robots_denied"] == 30
     assert run.stats["elapsed_seconds"] < 30
+
+
+# -- for spiders -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_spider_may_read_the_rules_of_a_host_which_are_fetched_once() -> None:
+    class Reader(Spider):
+        name = "reader"
+        site = ""
+
+        async def start(self) -> Any:
+            robots = await self.robots(self.site)
+            yield {"sitemaps": robots.sitemaps, "delay": robots.crawl_delay, "open": bool(robots.check("/private"))}
+            yield self.request(f"{self.site}/public")
+
+        def parse(self, response: Response) -> None:
+            pass
+
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow: /private\nCrawl-delay: 0.01\nSitemap: /map.xml")
+        site.page("*", "ok")
+        run = await run_spider(Reader, args={"site": site.url})
+    assert run.items == [{"sitemaps": ("/map.xml",), "delay": 0.01, "open": False}]
+    assert [hit.path for hit in site.journal] == ["/robots.txt", "/public"]

@@ -68,11 +68,15 @@ class RobotsCache:
         self._learning: dict[str, asyncio.Future[FetchError | None]] = {}
 
     def check(self, url: str) -> Decision | None:
+        rules = self.rules(url)
+        return None if rules is None else rules.check(url)
+
+    def rules(self, url: str) -> Robots | None:
         origin = urls.origin(url)
         known = self._known.get(origin) or self._recall(origin)
         if known is None or known.expires <= self._clock.now():
             return None
-        return known.robots.check(url)
+        return known.robots
 
     def rows(self) -> Mapping[str, bytes | None]:
         """For `Frontier.commit`: what was fetched since the last call."""

@@ -1,0 +1,351 @@
+"""What a callback gives, judged as it comes: links become frontier entries, items pass the pipelines and are encoded
+for each output. All of it is gathered in the callback's `Page`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import inspect
+import itertools
+import logging
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from crawler import fate
+from crawler import url as urls
+from crawler.callback_time import CallbackTime
+from crawler.contracts import Entry, Exporter, Pipeline, Spool
+from crawler.errors import CallbackError, DropItem, EngineUnavailable
+from crawler.fate import Fate
+from crawler.item import as_dict, is_item, type_name
+from crawler.links import Links, Scope
+from crawler.page import Reached
+from crawler.request import Request, RequestCodec
+
+if TYPE_CHECKING:
+    from crawler.context import Context
+    from crawler.page import Page
+    from crawler.refusals import Refusals
+    from crawler.url import Fingerprinter
+
+__all__ = ["OUTPUTS_PER_TURN", "Collector"]
+
+logger = logging.getLogger("crawler.collector")
+
+_ENTRIES_AT_ONCE = 1000
+"""More requests of one page are not kept in memory: the frontier has them before the page ends."""
+_KNOWN = 20_000
+"""URLs that are remembered as known: 3 MB of strings."""
+OUTPUTS_PER_TURN = 200
+"""A callback that gives very much lets other pages run after this many outputs."""
+
+
+class Collector:
+    """Turns what callbacks give into the effects of a `Page`."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        codec: RequestCodec,
+        fingerprint: Fingerprinter,
+        scope: Scope,
+        pipelines: Sequence[Pipeline],
+        exporters: Sequence[Exporter],
+        make_spool: Callable[[], Spool],
+        refusals: Refusals,
+        relieve: Callable[[Page], Awaitable[None]],
+        on_item: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> None:
+        self._spider = context.spider
+        self._frontier = context.frontier
+        self._stats = context.stats
+        self._clock = context.clock
+        self._codec = codec
+        self._fingerprint = fingerprint
+        self._scope = scope
+        self._pipelines = pipelines
+        self._exporters = exporters
+        self._make_spool = make_spool
+        self._refusals = refusals
+        self._relieve = relieve
+        self._on_item = on_item
+        self._output_limit = context.settings.crawl.output_limit
+        self._with_ids = context.settings.output.item_ids
+        self._start_items = 0
+        self._reaching: dict[int, asyncio.Task[Any] | None] = {}
+        self._methods: set[str] = set()
+        """Of the spider, as far as requests named them."""
+        self._known: set[str] = set()
+        """Links that were in scope and known to the frontier, and so are for ever."""
+
+    async def run(
+        self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
+    ) -> None:
+        """Call `callback(argument, **kwargs)`, whatever its shape, and collect what it gives.
+
+        An async callback that takes longer than `seconds`, pipelines not counted, is cancelled: `CallbackTimeout`.
+        Raises what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that
+        cannot wait; what it gave before that stays collected.
+        """
+        try:
+            await self._run(page, callback, argument, kwargs, seconds)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Of a task that the callback itself made: to us an error like any other, not our own end.
+            raise CallbackError(
+                f"{_name(callback)} of spider {self._spider.name!r} awaited what was cancelled"
+            ) from error
+
+    async def _run(
+        self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any], seconds: float | None
+    ) -> None:
+        name = _name(callback)
+        page.outputs = 0
+        budget = CallbackTime(name, seconds)
+        result = callback(argument, **kwargs)
+        is_plain = result is None or isinstance(result, (GeneratorType, list))  # most are; the rest takes long to tell
+        if not is_plain and inspect.isawaitable(result):
+            result = await budget.spend(result)
+        if is_plain or not isinstance(result, AsyncIterator):
+            await self.collect(page, result, name)
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(result, AsyncGenerator):  # left in its middle, its `finally` is to run now
+                stack.push_async_callback(result.aclose)
+            for number in itertools.count(1):
+                output = await budget.spend(anext(result, _END))
+                if output is _END:
+                    return
+                await self.collect(page, output, name)
+                if number % OUTPUTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+
+    async def collect(self, page: Page, output: Any, callback: str) -> None:
+        """One output: an item, a request, a `Links`, an iterable of those, or None."""
+        if output is None:
+            return
+        if isinstance(output, Request):
+            self._count(page, callback)
+            self.add_request(page, output)
+        elif isinstance(output, Links):
+            self._count(page, callback)
+            self._add_links(page, output)
+        elif is_item(output):
+            self._count(page, callback)
+            await self._add_item(page, output)
+        elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
+            with contextlib.closing(output) if isinstance(output, Generator) else contextlib.nullcontext():
+                for number, each in enumerate(output, 1):
+                    await self.collect(page, each, callback)
+                    if number % OUTPUTS_PER_TURN == 0:
+                        await asyncio.sleep(0)
+        else:
+            raise CallbackError(
+                f"{callback} of spider {self._spider.name!r} gave a {type_name(output)}; "
+                "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all "
+                "returns, a list or generator of those, or None"
+            )
+        if len(page.entries) >= _ENTRIES_AT_ONCE:
+            await self._relieve(page)
+
+    def _count(self, page: Page, callback: str) -> None:
+        """What one page gives may not go on for ever."""
+        page.outputs += 1
+        if self._output_limit and page.outputs > self._output_limit and page.lease is not None:
+            raise CallbackError(
+                f"{callback} of spider {self._spider.name!r} gave more than {self._output_limit} items and requests "
+                "(crawl.output_limit)"
+            )
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def entry(self, request: Request, depth: int, parent: tuple[str, int] | None) -> Entry:
+        """The frontier's view of a request. Raises `NotStorable`."""
+        return Entry(
+            urls.host_key(request.url),
+            self.fingerprint(request),
+            self._codec.encode(request),
+            request.priority,
+            depth,
+            self._not_before(request),
+            not request.dont_filter,
+            parent,
+        )
+
+    def fingerprint(self, request: Request) -> int:
+        """What the frontier compares."""
+        return self._fingerprint(request.dedup_url, request.method, request.dedup_body, request.session)
+
+    def is_known(self, hop: Request) -> bool:
+        """Whether a redirect leads to a page that the crawl has already, or that another redirect is just leading to.
+
+        Coming back to itself does not count: sites do that to set a cookie. Until `forget_hops` the target is this
+        task's: others find it known.
+        """
+        if not _is_filtered(hop):
+            return False
+        fingerprint = self.fingerprint(hop)
+        if fingerprint in self._reaching or self._frontier.seen(urls.host_key(hop.url), fingerprint):
+            return True
+        self._reaching[fingerprint] = asyncio.current_task()
+        return False
+
+    def forget_hops(self) -> None:
+        """This task's redirects have come to their end."""
+        if self._reaching:
+            task = asyncio.current_task()
+            self._reaching = {fingerprint: owner for fingerprint, owner in self._reaching.items() if owner is not task}
+
+    def reached(self, page: Page, final: Request, status: int) -> Reached | None:
+        """Where a chain of redirects ended, if it may be there once only."""
+        if not _is_filtered(final):
+            return None
+        began = "" if page.request is None else urls.redact(page.request.url)
+        end = Fate(
+            urls.redact(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth, status=status, target=began
+        )
+        return Reached(urls.host_key(final.url), self.fingerprint(final), page.parent, end.encode())
+
+    def add_request(self, page: Page, request: Request) -> None:
+        """One request that user code built, as opposed to links. Raises `NotStorable` and `CallbackError`."""
+        page.named.add(urls.host_key(request.url))
+        self._add_request(page, request)
+
+    def _add_request(self, page: Page, request: Request) -> None:
+        self._check_methods(request)
+        if self._refused(page, request.url):
+            return
+        page.entries.append(self.entry(request, page.depth, page.parent))
+
+    def _check_methods(self, request: Request) -> None:
+        for name in (request.callback, request.errback):
+            if name is not None and name not in self._methods:
+                if not callable(getattr(self._spider, name, None)):
+                    raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
+                self._methods.add(name)
+
+    def _add_links(self, page: Page, links: Links) -> None:
+        if links.template.dont_filter or links.template.key is not None or links.template.session is not None:
+            for request in links:
+                self._add_request(page, request)
+            return
+        self._check_methods(links.template)
+        found, known = links.urls(), self._known
+        new = [url for url in found if url not in known]
+        duplicates = len(found) - len(new)
+        accepted = [url for url in new if not self._refused(page, url)]
+        fingerprints = self._fingerprint.many([urls.canonical(url) for url in accepted])
+        for url, fingerprint in zip(accepted, fingerprints, strict=True):
+            host = urls.host_key(url)
+            if self._frontier.seen(host, fingerprint):
+                duplicates += 1
+                known.add(url)
+                continue
+            request = links.request(url)
+            record = self._codec.encode(request)
+            not_before = self._not_before(request)
+            page.entries.append(
+                Entry(host, fingerprint, record, request.priority, page.depth, not_before, True, page.parent)
+            )
+        self._stats.total.duplicates += duplicates
+        if len(known) > _KNOWN:
+            known.clear()
+
+    def _refused(self, page: Page, url: str) -> bool:
+        refusal = self._scope.refusal(url, page.depth)
+        if refusal is None:
+            return False
+        self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
+        if refusal == "offsite":
+            self._stats.total.offsite += 1
+        else:
+            self._stats.failures[refusal] += 1
+        return True
+
+    # -- items -------------------------------------------------------------------------------------------------------
+
+    async def _add_item(self, page: Page, item: Any) -> None:
+        for pipeline in self._pipelines:
+            try:
+                processed = pipeline.process_item(item, self._spider)
+                item = await processed if inspect.isawaitable(processed) else processed
+            except DropItem as drop:
+                page.items_dropped += 1
+                logger.info("item dropped by %s: %s", type(pipeline).__name__, drop.reason)
+                return
+            except EngineUnavailable:
+                raise
+            except Exception:
+                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item raised")
+                return
+            if item is None:
+                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item returned None")
+                return
+        try:
+            fields = self._fields(page, item)
+            encoded = [exporter.encode(fields) for exporter in self._exporters]
+        except (TypeError, ValueError):
+            self._item_failed(page, "item_error", f"a {type_name(item)} cannot be written")
+            return
+        await self._keep(page, encoded)
+        if self._on_item is not None:
+            await self._on_item(item)
+
+    def _fields(self, page: Page, item: Any) -> Mapping[str, Any]:
+        fields = as_dict(item)
+        if not self._with_ids or "_id" in fields:
+            return fields
+        if page.lease is not None:
+            return {"_id": f"{page.lease.key:016x}-{page.item_count}", **fields}
+        self._start_items += 1
+        return {"_id": f"start-{self._start_items - 1}", **fields}
+
+    async def _keep(self, page: Page, encoded: Sequence[bytes]) -> None:
+        page.item_count += 1
+        if not page.spools:
+            page.spools = [self._make_spool() for _ in encoded]
+        for spool, record in zip(page.spools, encoded, strict=True):
+            spool.append(record)
+            if spool.needs_spill:
+                await asyncio.to_thread(spool.spill)
+
+    def _item_failed(self, page: Page, reason: str, message: str) -> None:
+        page.failures.append(reason)
+        page.items_dropped += 1
+        logger.error("%s, for an item of %r", message, page.request, exc_info=True)
+
+    def _not_before(self, request: Request) -> float:
+        wanted = request.not_before
+        if wanted is None:
+            return 0.0
+        if isinstance(wanted, dt.datetime):
+            return wanted.timestamp()
+        return self._clock.now() + wanted
+
+
+_END: Any = object()
+
+
+def _is_filtered(hop: Request) -> bool:
+    """Whether the target of a redirect may be there once only."""
+    if hop.method != "GET" or hop.dont_filter:
+        return False
+    return all(earlier.url != hop.url for earlier in hop.history)
+
+
+def _name(callback: Callable[..., Any]) -> str:
+    return getattr(callback, "__name__", "callback")
