@@ -160,7 +160,8 @@ class ConnectError(FetchError):
     """No connection.
 
     Reasons `connect_refused`, `connect_unreachable`, `connect_reset`, `proxy` (it cannot be reached or does not accept
-    us), `proxy_tunnel` (it can, and says that it cannot reach the site), `connect`.
+    us), `proxy_tunnel` (it can, and says that it cannot reach the site), `host_down` (it failed so often that
+    nothing is sent there for now), `connect`.
     """
 
     reason = "connect"
