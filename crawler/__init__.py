@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crawler.api import crawl, run, stream
     from crawler.assemble import Result
+    from crawler.directives import Directives
     from crawler.errors import BlockedError, CrawlerError, DropItem, FetchError
     from crawler.links import Links
     from crawler.request import FilePath, Request
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockedError",
     "CrawlerError",
+    "Directives",
     "DropItem",
     "Failure",
     "FetchError",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "BlockedError": "errors",
     "CrawlerError": "errors",
+    "Directives": "directives",
     "DropItem": "errors",
     "Failure": "spider",
     "FetchError": "errors",

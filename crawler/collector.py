@@ -222,11 +222,15 @@ class Collector:
 
     def add_request(self, page: Page, request: Request) -> None:
         """One request that user code built, as opposed to links. Raises `NotStorable` and `CallbackError`."""
-        page.named.add(urls.host_key(request.url))
+        if not request.refused:
+            page.named.add(urls.host_key(request.url))
         self._add_request(page, request)
 
     def _add_request(self, page: Page, request: Request) -> None:
         self._check_methods(request)
+        if request.refused:
+            self._refuse(page, request.url, request.refused)
+            return
         if self._refused(page, request.url):
             return
         page.entries.append(self.entry(request, page.depth, page.parent))
@@ -244,6 +248,10 @@ class Collector:
                 self._add_request(page, request)
             return
         self._check_methods(links.template)
+        if links.template.refused:
+            for url in links.urls():
+                self._refuse(page, url, links.template.refused)
+            return
         found, known = links.urls(), self._known
         new = [url for url in found if url not in known]
         duplicates = len(found) - len(new)
@@ -269,12 +277,15 @@ class Collector:
         refusal = self._scope.refusal(url, page.depth)
         if refusal is None:
             return False
-        self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
-        if refusal == "offsite":
+        self._refuse(page, url, refusal)
+        return True
+
+    def _refuse(self, page: Page, url: str, reason: str) -> None:
+        self._refusals.note(url, reason, page.depth, "" if page.request is None else page.request.url)
+        if reason == "offsite":
             self._stats.total.offsite += 1
         else:
-            self._stats.failures[refusal] += 1
-        return True
+            self._stats.failures[reason] += 1
 
     # -- items -------------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Found:
 
     WAITING = "waiting"
     OUTSIDE = "refused before it was queued"
-    """Off site, too deep, too long."""
+    """Off site, too deep, too long, or a link of a page that says nofollow."""
     KNOWN = "known"
     """Met, and nothing more is kept."""
     UNKNOWN = "never met"

@@ -57,7 +57,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
     url: str
     reason: str
-    """`"offsite"`, `"depth"`, `"url_length"`."""
+    """`"offsite"`, `"depth"`, `"url_length"`, `"nofollow"`."""
     depth: int
     found_on: str
     """The page's URL; empty for `start()`."""

@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -28,7 +28,7 @@ from crawler.item import type_name
 from crawler.query import encode_query
 from crawler.storable import ENCODER, ITEM, KINDS, STORABLE_DATA, pack, restore
 
-__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout"]
+__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout", "Unfollowed"]
 
 _PRIORITY_LIMIT = 2**31 - 1
 NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
@@ -114,6 +114,9 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     """Redirects followed so far; filled by the crawler."""
     depth: int = 0
     """Links from the start; filled by the crawler."""
+
+    refused: ClassVar[str] = ""
+    """Why the crawl does not take it, in the word that statistics count."""
 
     def __post_init__(self) -> None:
         # Also runs when a record is read back: every step leaves its own result as it is.
@@ -242,6 +245,19 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {urls.redact(self.url)}>"
+
+
+class Unfollowed(Request, frozen=True):
+    """A link of a page that asks for its links not to be followed: the same request, but the crawl does not take it."""
+
+    refused: ClassVar[str] = "nofollow"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Request):
+            return NotImplemented
+        return msgspec.structs.astuple(self) == msgspec.structs.astuple(other)
+
+    __hash__ = Request.__hash__
 
 
 class RequestCodec:

@@ -26,6 +26,7 @@ _OUTSIDE = {
     "offsite": "its host is none of the spider's allowed_domains",
     "depth": "deeper than crawl.depth_limit",
     "url_length": "longer than http.max_url_length",
+    "nofollow": "the page asks for its links not to be followed (politeness.obey_nofollow)",
 }
 _UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
 
