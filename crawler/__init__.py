@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crawler.api import crawl, run, stream
     from crawler.assemble import Result
+    from crawler.attempt import Attempt
     from crawler.directives import Directives
     from crawler.errors import BlockedError, CrawlerError, DropItem, FetchError
     from crawler.links import Links
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "BlockedError",
     "CrawlerError",
     "Directives",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Attempt": "attempt",
     "BlockedError": "errors",
     "CrawlerError": "errors",
     "Directives": "directives",

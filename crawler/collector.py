@@ -34,7 +34,9 @@ from crawler.page import Reached
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
+    from crawler.attempt import Attempt
     from crawler.context import Context
+    from crawler.contracts import Lease
     from crawler.page import Page
     from crawler.refusals import Refusals
     from crawler.url import Fingerprinter
@@ -186,6 +188,11 @@ class Collector:
             parent,
         )
 
+    def tried(self, lease: Lease, attempt: Attempt) -> bytes:
+        """The record of a leased request that is to be tried again. Made of what was stored: middlewares may have
+        changed what hangs on the request."""
+        return self._codec.tried(lease.record, attempt)
+
     def fingerprint(self, request: Request) -> int:
         """What the frontier compares."""
         return self._fingerprint(request.dedup_url, request.method, request.dedup_body, request.session)
@@ -233,6 +240,8 @@ class Collector:
             return
         if self._refused(page, request.url):
             return
+        if request.attempts:  # those of the page or failure that it was made of
+            request = request.replace(attempts=())
         page.entries.append(self.entry(request, page.depth, page.parent))
 
     def _check_methods(self, request: Request) -> None:

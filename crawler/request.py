@@ -22,6 +22,7 @@ from msgspec.structs import force_setattr
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import url as urls
+from crawler.attempt import Attempt, kept
 from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
 from crawler.item import type_name
@@ -114,6 +115,8 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     """Redirects followed so far; filled by the crawler."""
     depth: int = 0
     """Links from the start; filled by the crawler."""
+    attempts: tuple[Attempt, ...] = ()
+    """Tries so far that did not do, oldest first; filled by the crawler, and gone from what is yielded again."""
 
     refused: ClassVar[str] = ""
     """Why the crawl does not take it, in the word that statistics count."""
@@ -299,6 +302,11 @@ class RequestCodec:
         if depth:
             force_setattr(request, "depth", depth)
         return request
+
+    def tried(self, record: bytes, attempt: Attempt) -> bytes:
+        """A stored request with one more of its `attempts`. Raises as `decode` does."""
+        request = self.decode(record)
+        return self.encode(request.replace(attempts=kept(request.attempts, attempt)))
 
     def _unpack(self, code: int, data: memoryview) -> Any:
         kind = KINDS.get(code)

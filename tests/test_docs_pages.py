@@ -102,6 +102,7 @@ async def careful(spider: type[Spider], stack: AsyncExitStack) -> None:
     items = await at_the_shop(spider, stack, settings=SETTINGS)
     (failed,) = [item for item in items if "reason" in item]
     assert (failed["reason"], failed["body"], failed["attempts"]) == ("status_500", "out of order", 1)
+    assert failed["history"] == ["500"]
     assert len(items) == 2
 
 

@@ -64,7 +64,7 @@ def _rows(told: Explanation, now: float) -> list[tuple[str, str]]:
     if told.depth is not None:
         rows.append(("depth", str(told.depth)))
     if told.attempts is not None:
-        rows.append(("attempts", str(told.attempts)))
+        rows.append(("attempts", f"{told.attempts}: {told.tries}" if told.tries else str(told.attempts)))
     if told.deaths:
         rows.append(("deaths", f"its processing killed the process {_times(told.deaths)}"))
     rows.extend(_way(told))
