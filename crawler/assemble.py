@@ -350,6 +350,7 @@ class Crawl:
             adaptive=rule.adaptive,
             max_delay=rule.max_delay_seconds,
             obey_robots=rule.obey_robots,
+            obey_nofollow=rule.obey_nofollow,
             max_crawl_delay=rule.max_crawl_delay_seconds,
             circuit_failures=rule.circuit_failures,
         )

@@ -118,6 +118,8 @@ class Outcome(NamedTuple):
     not_before: float = 0.0
     end: bytes = b""
     """Kept where the verdict is final; `Frontier.ended` gives it back."""
+    record: bytes = b""
+    """With `RETRY`: what waits in place of the lease's record; empty: the same."""
 
 
 class Counts(NamedTuple):

@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crawler.attempt import Attempt
+
 __all__ = [
     "BlockedError",
     "BodyError",
@@ -133,6 +135,8 @@ class FetchError(CrawlerError):
     """What was or would have been sent, where it got that far."""
     proxy: str | None = None
     """The proxy on the way, without user and password."""
+    attempts: tuple[Attempt, ...] = ()
+    """Of an inline fetch: all its tries, as `Failure.history`."""
 
     def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)

@@ -10,12 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crawler import url as urls
+from crawler.directives import Reader
 from crawler.errors import BlockedError, ConnectError, FetchError
 from crawler.politeness import Answer, Circuit
 from crawler.redirect import next_request
+from crawler.robots import product_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from aiohttp import StreamReader
 
@@ -59,18 +61,22 @@ class Exchange:
         self._robots = robots
         self._places = places
         self._scope = scope
+        agent = product_token(context.settings.http.user_agent)
+        self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
         self._leased: Fetch = partial(self._follow, is_known=is_known)
         self._inline: Fetch = partial(self._follow, is_known=lambda hop: False)
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
 
-    def send(self, request: Request, *, inline: bool = False) -> Awaitable[Response]:
+    async def send(self, request: Request, *, inline: bool = False) -> Response:
         """The response, whatever its status. A redirect to another host, one to a host with a delay, and unless
         `inline` one to a page that the crawl has already, is not followed but stands in `response.next_request`.
 
         Raises `FetchError`, and whatever a middleware raises."""
-        return (self._inline if inline else self._leased)(request)
+        response = await (self._inline if inline else self._leased)(request)
+        response.read_by(self._reader)
+        return response
 
     def knows_robots(self, request: Request) -> bool:
         """Whether `admit` can decide without asking the host first. It says so itself, too."""
@@ -113,7 +119,11 @@ class Exchange:
 
     def admit(self, request: Request) -> bool:
         """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
-        `BlockedError` with reason `robots` where it disallows it, and what went wrong last where it cannot be had."""
+        `BlockedError` with reason `robots` where it disallows it, with reason `nofollow` for a link of a page that
+        asks for its links not to be followed, and what went wrong last where robots.txt cannot be had."""
+        if request.refused:
+            url = urls.redact(request.url)
+            raise BlockedError(f"the page that links to {url} says nofollow", reason=request.refused)
         if not self._rule(urls.host_key(request.url)).obey_robots:
             return True
         decision = self._robots.check(request.url)

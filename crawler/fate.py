@@ -42,6 +42,8 @@ class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """The stable word of `FetchError.reason`, where it did not end well."""
     message: str = ""
     target: str = ""
+    tries: str = ""
+    """`crawler.attempt.summary` of all of them, where there was more than one."""
 
     def encode(self) -> bytes:
         return _ENCODER.encode(self)
@@ -57,7 +59,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
     url: str
     reason: str
-    """`"offsite"`, `"depth"`, `"url_length"`."""
+    """`"offsite"`, `"depth"`, `"url_length"`, `"nofollow"`."""
     depth: int
     found_on: str
     """The page's URL; empty for `start()`."""

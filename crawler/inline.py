@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
+from crawler.attempt import Attempt, kept
 from crawler.callback_time import unhurried
 from crawler.errors import FetchError, StatusError
 from crawler.exchange import check_host
@@ -58,17 +59,18 @@ class Inline:
         self._streams: dict[asyncio.Task[Any] | None, list[Response]] = {}
 
     async def fetch(self, request: Request) -> Response:
-        """The final response, whatever its status, after retries. Raises `FetchError`."""
+        """The final response, whatever its status, after retries. Raises `FetchError`, which has its `attempts`."""
         self._trust(request)
         attempt = 0
+        tried: list[Attempt] = []
         while True:
-            response, wait = await self._try(request, attempt)
+            response, wait = await self._try(request, attempt, tried)
             if wait is not None:
                 attempt += 1
                 self.stats.total.retries += 1
                 await self._clock.sleep(wait)
             elif response is not None and response.next_request is not None:
-                request, attempt = response.next_request, 0
+                request, attempt, tried = response.next_request, 0, []
             elif response is not None:
                 return response
 
@@ -120,22 +122,27 @@ class Inline:
         if trusted.get():
             self._fetcher.allow_host(urls.host_key(request.url))
 
-    async def _try(self, request: Request, attempt: int) -> tuple[Response | None, float | None]:
-        """(response, None), or (None, seconds to the next try)."""
+    async def _try(self, request: Request, attempt: int, tried: list[Attempt]) -> tuple[Response | None, float | None]:
+        """(response, None), or (None, seconds to the next try) with one more in `tried`."""
         again = request.is_replayable and (is_repeatable(request.method) or request.retry_times is not None)
         try:
             response = await self._in_turn(request)
         except FetchError as error:
             wait = self._wait_after(attempt, request)
             if wait is None or not (again and error.retryable):
+                error.attempts = kept(tried, Attempt.of(error, self._clock.now()))
                 raise
-            return None, max(wait, error.least_wait_seconds)
+            wait = max(wait, error.least_wait_seconds)
+            tried[:] = kept(tried, Attempt.of(error, self._clock.now(), wait_seconds=wait))
+            return None, wait
         if again and response.status in self.settings.retry.http_codes:
             now = self._clock.now()
             pause = self._retry.retry_after(response.headers, now)
             wait = self._wait_after(attempt, request, pause)
             if wait is not None:
                 response.close()
+                answer = StatusError(response.status, urls.redact(response.url))
+                tried[:] = kept(tried, Attempt.of(answer, now, wait_seconds=wait))
                 return None, wait
         return response, None
 

@@ -73,6 +73,7 @@ class HostRule:
     adaptive: bool = True
     max_delay: float = 60.0
     obey_robots: bool = True
+    obey_nofollow: bool = True
     max_crawl_delay: float = 60.0
     circuit_failures: int = 20
     """In a row, after which nobody goes there for a while; 0: however many."""

@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from crawler import crash, fate
+from crawler.attempt import Attempt, kept, summary
 from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
 from crawler.exchange import check_host
@@ -150,7 +151,7 @@ class Visits:
                 return None
             response = await self._exchange.send(request)
         except FetchError as error:
-            if error.retryable and self._try_again(page, request, lease, None, error.least_wait_seconds):
+            if error.retryable and self._try_again(page, request, lease, None, error):
                 logger.debug("%r: %s, again later", request, error)
                 return None
             raise
@@ -172,16 +173,16 @@ class Visits:
         try:
             await self._exchange.learn_robots(request)
         except FetchError as error:
-            if not (error.retryable and self._try_again(page, request, lease, None, error.least_wait_seconds)):
+            if not (error.retryable and self._try_again(page, request, lease, None, error)):
                 page.verdict = Verdict.DONE
                 raise
             logger.debug("%r: %s, again later", request, error)
             self._frontier.host(lease.host, blocked_until=page.not_before, pause=Pause.ROBOTS)
 
     def _try_again(
-        self, page: Page, request: Request, lease: Lease, response: Response | None, least_wait: float = 0.0
+        self, page: Page, request: Request, lease: Lease, response: Response | None, error: FetchError | None = None
     ) -> bool:
-        """Put the request off, unless it was tried often enough."""
+        """Put the request off, unless it was tried often enough. One of `response` and `error` is there."""
         if not is_repeatable(request.method) and request.retry_times is None:
             return False
         now, host = self._clock.now(), lease.host
@@ -198,7 +199,12 @@ class Visits:
         )
         if wait is None:
             return False
-        page.verdict, page.not_before = Verdict.RETRY, now + max(wait, least_wait)
+        if error is None:
+            assert response is not None
+            error = StatusError(response.status, redact(response.url))
+        wait = max(wait, error.least_wait_seconds)
+        page.verdict, page.not_before = Verdict.RETRY, now + wait
+        page.record = self._collector.tried(lease, Attempt.of(error, now, wait_seconds=wait))
         self._stats.total.retries += 1
         return True
 
@@ -258,7 +264,10 @@ class Visits:
             page.failures.append(reason)
         page.fate = self._fate(word, page.request or request, lease, response, reason=reason, message=str(error))
         name = request.errback or "failed"
-        failure = Failure(request, reason, error, response, lease.attempt + 1)
+        status = 0 if response is None else response.status
+        last = Attempt.of(error, self._clock.now(), reason=reason, status=status)
+        history = kept((page.request or request).attempts, last)
+        failure = Failure(request, reason, error, response, lease.attempt + 1, history)
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
             await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
@@ -279,14 +288,20 @@ class Visits:
         message: str = "",
         target: str = "",
     ) -> Fate:
+        status = 0 if response is None else response.status
+        tries = ""
+        if request.attempts:
+            now = Attempt(self._clock.now(), reason or f"status_{status}", status)
+            tries = summary(kept(request.attempts, now), lease.attempt + 1)
         return Fate(
             redact(request.url),
             verdict,
             self._clock.now(),
             lease.depth,
             lease.attempt + 1,
-            0 if response is None else response.status,
+            status,
             reason,
             message[:_LONGEST_MESSAGE],
             target,
+            tries,
         )

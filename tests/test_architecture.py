@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """errors crash fate url query encoding css selector links body storable request form curl response item settings
-    contracts""",
+    """attempt errors crash fate url query encoding css selector directives links body storable request form curl
+    response item settings contracts""",
     # 1 rules: pure decisions; time and chance are arguments
     "robots politeness retry redirect guard cookies proxies spider",
     # 2 rooms: each owns one kind of I/O

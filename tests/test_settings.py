@@ -52,6 +52,7 @@ DEFAULTS: dict[str, object] = {
     "crawl.callback_timeout_seconds": 60,
     "crawl.output_limit": 10_000_000,
     "politeness.obey_robots": True,
+    "politeness.obey_nofollow": True,
     "politeness.concurrency_per_host": 2,
     "politeness.delay_seconds": 0.5,
     "politeness.jitter": 0.3,

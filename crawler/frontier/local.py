@@ -213,7 +213,7 @@ class LocalFrontier:
         return _DEEPEST - depth if self._depth_first else depth
 
     def complete(self, outcomes: Sequence[Outcome], now: float) -> None:
-        for lease, verdict, not_before, end in outcomes:
+        for lease, verdict, not_before, end, record in outcomes:
             host, order, fingerprint, origin = self._leased.pop(lease.id)
             if verdict is Verdict.DONE or verdict is Verdict.DEAD:
                 self._store.delete(host.id, order)
@@ -226,7 +226,7 @@ class LocalFrontier:
                 continue
             row = self._store.get(host.id, order)
             if verdict is Verdict.RETRY:
-                row = row._replace(attempt=row.attempt + 1)
+                row = row._replace(attempt=row.attempt + 1, record=record or row.record)
             self._store.delete(host.id, order)
             self._enqueue(host, order, row, not_before, now)
 

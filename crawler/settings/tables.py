@@ -92,6 +92,10 @@ class PolitenessRule(Masked, frozen=True, kw_only=True):
 
     # RFC 9309: what a crawler is expected to do.
     obey_robots: Annotated[bool, _key("fetch robots.txt first and keep to it (RFC 9309)")] = True
+    # The same wish as in robots.txt, told in the page: who keeps to the one keeps to the other.
+    obey_nofollow: Annotated[
+        bool, _key('follow no links of a page whose X-Robots-Tag or <meta name="robots"> says nofollow')
+    ] = True
     # Two overlap the latency of one page with the next, and are fewer than the six that a browser opens.
     concurrency_per_host: Annotated[int, _key("requests in flight to one host", "requests", ge=1)] = 2
     # At most two requests a second, which the smallest server takes.
