@@ -217,6 +217,7 @@ class Crawl:
         )
         places = Places(context)
         exchange = Exchange(context, robots=robots, places=places, scope=scope, is_known=collector.is_known)
+        exchange.on_pause = epochs.hurry
         inline = Inline(context, exchange, places)
         return Engine(
             context,
@@ -397,7 +398,7 @@ def _retry_policy(settings: Settings) -> RetryPolicy:
         retry.base_seconds,
         retry.max_seconds,
         retry.retry_after_max_seconds,
-        retry.times_per_host,
+        retry.host_failures,
     )
 
 

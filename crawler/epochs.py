@@ -269,6 +269,11 @@ class Epochs:
         await self.commit(state)
         await self.sync()
 
+    def hurry(self) -> None:
+        """Something changed that should not be lost: close the epoch now, if it is open."""
+        self._dirty = True
+        self._full.set()
+
     def touch(self) -> None:
         """Something changed that is not a page's: the epoch is to be closed."""
         self._dirty = True

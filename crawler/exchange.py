@@ -51,6 +51,8 @@ class Exchange:
         scope: Scope,
         is_known: Callable[[Request], bool] = lambda hop: False,
     ) -> None:
+        self.on_pause: Callable[[], None] = lambda: None
+        """A host asked for a pause: killed before that is on disk, the crawl would come back too early."""
         self._fetcher = context.fetcher
         self._frontier = context.frontier
         self._clock = context.clock
@@ -189,6 +191,8 @@ class Exchange:
         self._frontier.sent(host, now - latency)
         pause = self._retry.retry_after(response.headers, now) if response.status >= 400 else None
         self._frontier.observe(host, Answer(response.status, "", latency, pause), now)
+        if pause is not None:
+            self.on_pause()
         return response
 
     def _count_stream(self, content: StreamReader) -> None:

@@ -159,13 +159,14 @@ class HostState(NamedTuple):
 class Controller:
     """One host, or one group of hosts that are treated as one. Times are Unix times, all of them arguments.
 
-    The caller asks `has_place` and `turn`, then takes both (`take`), says when the request really went out (`sent`) and
-    what came back (`observe`), and gives the place back (`leave`).
+    The caller asks for `turn` and whether `taken` is below `places`, then takes both (`take`), says when the request
+    really went out (`sent`) and what came back (`observe`), and gives the place back (`leave`).
     """
 
     __slots__ = (
         "_before",
-        "_places",
+        "_is_given_up",
+        "_is_open",
         "_pushed",
         "answers",
         "blocked_until",
@@ -180,11 +181,13 @@ class Controller:
         "name",
         "next_start",
         "pause",
+        "places",
         "probes",
         "rule",
         "slow_taken",
         "taken",
         "troubles",
+        "usual_places",
         "was_good",
     )
 
@@ -193,7 +196,9 @@ class Controller:
         self.rule = rule
         self.delay = rule.delay
         self.crawl_delay = 0.0
-        self._places = rule.concurrency
+        self.usual_places = rule.concurrency
+        self.places = rule.concurrency
+        """Requests at a time; one while the circuit is not closed."""
         self.taken = 0
         self.members = self.slow_taken = 0
         self.demand = 0.0
@@ -207,24 +212,16 @@ class Controller:
         self.good = self.failures = self.probes = self.answers = self.troubles = 0
         self.was_good = False
         self.last_trouble = ""
+        self._is_open = self._is_given_up = False
 
     # -- turns -------------------------------------------------------------------------------------------------------
 
     @property
-    def places(self) -> int:
-        """Requests at a time; one while a circuit is not closed."""
-        return 1 if self._is_open else self._places
-
-    @property
-    def has_place(self) -> bool:
-        return self.taken < (1 if self._is_open else self._places)
-
-    @property
     def turn(self) -> float:
         """When the next request may start. A host that is given up has its turn at once: nothing is sent there."""
-        if self.pause is Pause.CIRCUIT and self._is_given_up:
+        if self.blocked_until <= self.next_start or (self.pause is Pause.CIRCUIT and self._is_given_up):
             return self.next_start
-        return max(self.next_start, self.blocked_until)
+        return self.blocked_until
 
     def is_paused(self, now: float) -> bool:
         """Whether nothing may be sent now, a request that has its turn included."""
@@ -257,12 +254,11 @@ class Controller:
 
     def observe(self, answer: Answer, now: float) -> None:
         """Errors that are no trouble of the host's (a certificate, a body too large) change nothing."""
-        trouble = is_trouble(answer)
-        if trouble or answer.status:
+        if is_trouble(answer):
             self.answers += 1
-        if trouble:
             self._after_trouble(answer, now)
         elif answer.status:
+            self.answers += 1
             self._after_good(answer, now)
 
     def ask_delay(self, seconds: float) -> None:
@@ -284,21 +280,20 @@ class Controller:
                 self.next_start += max(0.0, delay - self.delay)
             self.delay = delay
         if places is not None:
-            self._places = places
+            self.usual_places = places
+            self._settle()
 
     def circuit(self, now: float) -> Circuit:
         if not self._is_open:
             return Circuit.CLOSED
         return Circuit.DOWN if self._is_given_up and self.is_paused(now) else Circuit.OPEN
 
-    @property
-    def _is_open(self) -> bool:
+    def _settle(self) -> None:
+        """What follows from the counts of failures."""
         most = self.rule.circuit_failures
-        return bool(most) and self.failures >= most and self.rule.delay > 0
-
-    @property
-    def _is_given_up(self) -> bool:
-        return self.probes >= (_PROBES if self.was_good else _PROBES_OF_STRANGERS)
+        self._is_open = bool(most) and self.failures >= most and self.rule.delay > 0
+        self._is_given_up = self._is_open and self.probes >= (_PROBES if self.was_good else _PROBES_OF_STRANGERS)
+        self.places = 1 if self._is_open else self.usual_places
 
     @property
     def _usual(self) -> float:
@@ -321,22 +316,29 @@ class Controller:
         if was_open and self.blocked_until > now:
             return  # sent before it opened
         self.failures += 1
+        self.probes += was_open
+        self._settle()
         if self._is_open:
-            self.probes += was_open
             pause = _PAUSE_DELAYS * self.rule.delay * 2.0 ** min(self.probes, 30)
             self.block(now + min(pause, _LONGEST_PAUSE), Pause.CIRCUIT)
 
     def _after_good(self, answer: Answer, now: float) -> None:
-        if self.pause is Pause.CIRCUIT and self._is_open:
-            self.blocked_until, self.pause = min(self.blocked_until, now), Pause.NONE
-        self.failures = self.probes = 0
         self.was_good = True
-        self.good = min(self.good + 1, _EVIDENCE + 1)
+        if self.failures:
+            self._recover(now)
         if answer.latency is not None:
             weight = _SMOOTHING if self.latency else 1.0
             self.latency += (answer.latency - self.latency) * weight
-        if self.rule.adaptive and self.rule.delay:
+        rule = self.rule
+        if rule.adaptive and rule.delay:
+            self.good = min(self.good + 1, _EVIDENCE + 1)
             self._follow(is_page=answer.status < 400)
+
+    def _recover(self, now: float) -> None:
+        if self.pause is Pause.CIRCUIT and self._is_open:
+            self.blocked_until, self.pause = min(self.blocked_until, now), Pause.NONE
+        self.failures = self.probes = 0
+        self._settle()
 
     def _follow(self, *, is_page: bool) -> None:
         """An error page costs a host little, so it is no reason to come faster than configured."""
@@ -356,7 +358,7 @@ class Controller:
     def state(self) -> HostState:
         return HostState(
             self.delay if self.delay != self._usual else None,
-            self._places if self._places != self.rule.concurrency else None,
+            self.usual_places if self.usual_places != self.rule.concurrency else None,
             self.blocked_until,
             self.next_start,
             self.pause.value,
@@ -380,11 +382,12 @@ class Controller:
         if saved.delay is not None:
             shortest = max(self.rule.delay / _SHARE, self.crawl_delay) if self.rule.adaptive else self._usual
             self.delay = max(shortest, min(saved.delay, self._longest))
-        self._places = self._places if saved.places is None else saved.places
+        self.usual_places = self.usual_places if saved.places is None else saved.places
         self.blocked_until, self.pause = saved.blocked_until, _pause(saved.pause)
         self.latency, self.good = saved.latency, saved.good
         self.failures, self.probes, self.was_good = saved.failures, saved.probes, saved.was_good
         self.answers, self.troubles, self.last_trouble = saved.answers, saved.troubles, saved.last_trouble
+        self._settle()
         # Of an earlier process, whose clock may have gone wrong: never more than a turn from its end.
         self.next_start = min(saved.next_start, resumed + self.spacing(1.0))
 

@@ -31,8 +31,8 @@ def is_repeatable(method: str) -> bool:
 class RetryPolicy:
     """`times` retries at most, after `base_seconds` * 2**attempt, at most `max_seconds`, with full jitter.
 
-    A `Retry-After` wins over both, up to `retry_after_max_seconds`. After `times_per_host` failures of a host in a row
-    its requests are not tried again.
+    A `Retry-After` wins over both, up to `retry_after_max_seconds`. After `most_host_failures` failures of a host in a
+    row its requests are not tried again.
     """
 
     times: int = 3
@@ -40,7 +40,7 @@ class RetryPolicy:
     base_seconds: float = 1.0
     max_seconds: float = 60.0
     retry_after_max_seconds: float = 900.0
-    times_per_host: int = 200
+    most_host_failures: int = 200
 
     def wait_after(
         self,
@@ -53,7 +53,7 @@ class RetryPolicy:
     ) -> float | None:
         """Seconds until the next try after `attempt` (0 the first), or None to give up. `host_failures` are those of
         the host, in a row."""
-        if attempt >= (self.times if times is None else times) or host_failures > self.times_per_host:
+        if attempt >= (self.times if times is None else times) or host_failures > self.most_host_failures:
             return None
         if retry_after is not None:
             return min(retry_after, self.retry_after_max_seconds)

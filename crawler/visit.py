@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crawler import crash, fate
 from crawler.attempt import Attempt, kept, summary
@@ -75,13 +75,13 @@ class Visits:
 
     async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         try:
-            check_host(self._frontier, lease.host, self._clock.now())
+            may_be_sent = self._has_turn(lease.host)
             admitted = self._exchange.admit(request)
         except FetchError as error:
             leave(True)
             await self._fail(page, request, lease, error)
             return
-        if not await self._may_be_sent(request, lease):
+        if not (may_be_sent and await self._has_address(request, lease)):
             page.verdict = Verdict.RELEASE
             leave(True)
             return
@@ -116,24 +116,29 @@ class Visits:
 
     # -- from the request to the response ----------------------------------------------------------------------------
 
-    async def _may_be_sent(self, request: Request, lease: Lease) -> bool:
-        """False: the request goes back. Its turn may be another than was thought, now that the address is known; and
-        while we waited for that, the host may have asked for a pause."""
-        if not await self._is_resolved(request, lease):
-            return False
-        if self._by_address:
-            address = self._fetcher.address(request)
-            if address is not None and self._frontier.regroup(lease.host, address):
-                return False
-        return not self._frontier.is_paused(lease.host, self._clock.now())
+    def _has_turn(self, host: str) -> bool:
+        """Unless it asked for a pause since. Raises `ConnectError` where it is given up."""
+        now = self._clock.now()
+        if not self._frontier.is_paused(host, now):
+            return True
+        check_host(self._frontier, host, now)
+        return False
 
-    async def _is_resolved(self, request: Request, lease: Lease) -> bool:
-        """Whether the host's name is known, or known not to be. A slow name server must not hold a worker: the request
-        goes back, and looks again a moment later."""
+    async def _has_address(self, request: Request, lease: Lease) -> bool:
+        """Whether the host's name is known, or known not to be, and it still is its turn, which may now be that
+        of another group."""
         lookup = self._fetcher.lookup(request)
         if lookup is None:
             self._slow_names.discard(lease.host)
+        elif not await self._is_resolved(lookup, lease) or self._frontier.is_paused(lease.host, self._clock.now()):
+            return False
+        if not self._by_address:
             return True
+        address = self._fetcher.address(request)
+        return address is None or not self._frontier.regroup(lease.host, address)
+
+    async def _is_resolved(self, lookup: asyncio.Future[Any], lease: Lease) -> bool:
+        """A slow name server must not hold a worker: the request goes back, and looks again a moment later."""
         if lease.host not in self._slow_names:
             await asyncio.wait([lookup], timeout=_NAME_SECONDS)
             if lookup.done():

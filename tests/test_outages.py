@@ -118,7 +118,7 @@ async def test_an_inline_fetch_of_a_host_that_is_given_up_fails_at_once() -> Non
 async def test_a_host_whose_every_answer_fails_gets_no_more_tries_than_the_budget_of_a_host() -> None:
     async with LocalSite() as site:
         site.page("*", "down", status=500)
-        settings = {"politeness": {"obey_robots": False}, "retry": {"times": 9, "times_per_host": 30}}
+        settings = {"politeness": {"obey_robots": False}, "retry": {"times": 9, "host_failures": 30}}
         run = await run_spider(Many, args={"site": site.url}, settings=settings)
     assert run.stats["retries"] <= 32
     assert run.stats["failures"] == {"status_500": PAGES}

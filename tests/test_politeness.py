@@ -31,11 +31,11 @@ def after(host: Controller, *answers: Answer) -> Controller:
 
 def test_two_starts_are_a_delay_apart_and_two_are_there_at_a_time() -> None:
     host = controller()
-    assert (host.has_place, host.turn) == (True, 0.0)
+    assert (host.taken < host.places, host.turn) == (True, 0.0)
     host.take(NOW, 0.0)
-    assert (host.has_place, host.turn) == (True, NOW + 0.5)
+    assert (host.taken < host.places, host.turn) == (True, NOW + 0.5)
     host.take(NOW + 0.5, 0.0)
-    assert (host.has_place, host.turn) == (False, NOW + 1.0)
+    assert (host.taken < host.places, host.turn) == (False, NOW + 1.0)
 
 
 @given(st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.floats(0, 60))
@@ -182,7 +182,7 @@ def test_after_the_pause_one_probe_goes_and_not_two() -> None:
     host = failing()
     assert host.places == 1
     host.take(NOW + 50, 0.0)
-    assert not host.has_place
+    assert host.taken == host.places
 
 
 def test_each_probe_that_fails_doubles_the_pause_up_to_a_quarter_of_an_hour() -> None:

@@ -108,7 +108,7 @@ DEFAULTS: dict[str, object] = {
     "retry.base_seconds": 1,
     "retry.max_seconds": 60,
     "retry.retry_after_max_seconds": 900,
-    "retry.times_per_host": 200,
+    "retry.host_failures": 200,
     "frontier.url": None,
     "frontier.window": 32,
     "frontier.durability": "process",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+import math
 from typing import TYPE_CHECKING
 
 from crawler.contracts import Waits
@@ -99,6 +100,8 @@ class Turns:
         self._in_line: collections.deque[Host] = collections.deque()
         """Whose turn it is, while the slow lane is full."""
         self._slow = 0
+        self._slow_places = math.inf if concurrency is None else float(concurrency)
+        """What the slow lane may hold."""
         self._demand = 0.0
 
     # -- hosts -------------------------------------------------------------------------------------------------------
@@ -167,9 +170,9 @@ class Turns:
             host = heapq.heappop(self._heap)[3]
             host.turn = None
             controller = host.controller
-            if not controller.has_place or controller.turn > now:  # of a group, another one of which was faster
+            if controller.taken >= controller.places or controller.turn > now:  # another of its group was faster
                 self.schedule(host)
-            elif self._is_slow(controller) and self._slow >= self._slow_places():
+            elif self._slow >= self._slow_places and self._is_slow(controller):
                 self._in_line.append(host)
             else:
                 return host
@@ -177,7 +180,7 @@ class Turns:
 
     def next(self) -> float | None:
         """When the next turn is; None: nobody has one."""
-        while self._in_line and self._slow < self._slow_places():
+        while self._in_line and self._slow < self._slow_places:
             self.schedule(self._in_line.popleft())
         heap = self._heap
         while heap and heap[0][3].turn != heap[0][0]:
@@ -196,12 +199,11 @@ class Turns:
             if controller.demand:
                 self._change_demand(controller, 0.0)
             return
-        if not controller.has_place:
+        if controller.taken >= controller.places:
             host.turn = None
             if controller.members > 1:
                 self._crowded.setdefault(controller, []).append(host)
-            return
-        if turn != host.turn:
+        elif turn != host.turn:
             host.turn = turn
             self._ticks += 1
             heapq.heappush(self._heap, (turn, host.served, self._ticks, host))
@@ -214,7 +216,7 @@ class Turns:
         host.taken += 1
         self._served += 1
         host.served = self._served
-        if self._concurrency is not None and self._is_slow(controller):
+        if self._is_slow(controller):
             controller.slow_taken += 1
             self._slow += 1
         if controller.delay:
@@ -224,7 +226,7 @@ class Turns:
         """See `Frontier.enter`."""
         host = self.host(name)
         controller = host.controller
-        if not controller.has_place:
+        if controller.taken >= controller.places:
             return None
         start = max(now, controller.next_start, controller.blocked_until)
         self.take(host, start)
@@ -256,7 +258,8 @@ class Turns:
         if controller.slow_taken:
             controller.slow_taken -= 1
             self._slow -= 1
-        self._let_in(controller)
+        if controller in self._crowded:
+            self._let_in(controller)
         self.schedule(host)
 
     def _let_in(self, controller: Controller) -> None:
@@ -269,11 +272,14 @@ class Turns:
         """See `Frontier.observe`."""
         host = self.host(name)
         controller = host.controller
-        before = controller.delay, controller.blocked_until, controller.failures
+        delay, blocked_until, failures = controller.delay, controller.blocked_until, controller.failures
         controller.observe(answer, now)
-        if self._concurrency is not None:
-            self._change_demand(controller, self._demand_of(controller))
-        if before != (controller.delay, controller.blocked_until, controller.failures):
+        demand = self._demand_of(controller)
+        if demand != controller.demand:
+            self._change_demand(controller, demand)
+        if delay != controller.delay:
+            self._touched.add(controller)
+        if blocked_until != controller.blocked_until or failures != controller.failures:
             self._touched.add(controller)
             self.schedule(host)
 
@@ -321,7 +327,7 @@ class Turns:
             controller = host.controller
             if not host.has_work:
                 full += bool(host.taken)  # its last one is under way
-            elif not controller.has_place:
+            elif controller.taken >= controller.places:
                 full += 1
             elif controller.is_paused(now):
                 paused += 1
@@ -337,21 +343,18 @@ class Turns:
         """Or not known yet."""
         return not 0.0 < controller.latency <= _SLOW_SECONDS
 
-    def _slow_places(self) -> float:
-        if self._concurrency is None:
-            return float("inf")
-        return max(self._concurrency - self._demand, self._concurrency / _SLOW_SHARE, 1.0)
-
     def _demand_of(self, controller: Controller) -> float:
         """Requests that a quick host has in flight on average, if it is let."""
-        latency = controller.latency
-        if self._is_slow(controller):
+        latency, places = controller.latency, controller.places
+        if self._concurrency is None or not 0.0 < latency <= _SLOW_SECONDS:
             return 0.0
-        return min(controller.places, latency / max(controller.delay, latency / controller.places))
+        return min(places, latency / controller.delay) if controller.delay else places
 
     def _change_demand(self, controller: Controller, demand: float) -> None:
         self._demand += demand - controller.demand
         controller.demand = demand
+        if self._concurrency is not None:
+            self._slow_places = max(self._concurrency - self._demand, self._concurrency / _SLOW_SHARE, 1.0)
 
     # -- over epochs -------------------------------------------------------------------------------------------------
 

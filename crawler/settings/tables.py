@@ -316,7 +316,7 @@ class RetrySettings(Masked, frozen=True, kw_only=True):
     # RFC 9110 section 10.2.3; capped, since a hostile or broken server may say a year.
     retry_after_max_seconds: Annotated[float, _key("Retry-After wins up to this", "seconds", ge=0)] = 900.0
     # Ten circuits' worth: a host whose every answer is a failure is not going to have better ones for each page.
-    times_per_host: Annotated[
+    host_failures: Annotated[
         int, _key("after so many failures of a host in a row, its requests are not tried again", "failures", ge=0)
     ] = 200
 
