@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import UsageError
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
 
     from crawler.spider import Spider
 
-__all__ = ["function_of", "method_name"]
+__all__ = ["function_of", "is_async", "method_name", "outputs"]
 
 
 def method_name(spider: Spider, given: Any, where: str) -> str:
@@ -30,6 +33,25 @@ def function_of(spider: Spider, given: Any, where: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"{where} of spider {spider.name!r}: {given!r} is no method of it, nor a function")
     return found
+
+
+def is_async(result: Any) -> bool:
+    """Whether what a callback returned has to be waited for."""
+    return inspect.isawaitable(result) or isinstance(result, AsyncIterator)
+
+
+async def outputs(result: Any) -> AsyncGenerator[Any, None]:
+    """What a callback of any shape gives, from what calling it returned."""
+    if inspect.isawaitable(result):
+        result = await result
+    if not isinstance(result, AsyncIterator):
+        yield result
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        if isinstance(result, AsyncGenerator):  # left in its middle, its `finally` is to run now
+            stack.push_async_callback(result.aclose)
+        async for output in result:
+            yield output
 
 
 def _function(method: Any) -> Any:

@@ -20,7 +20,7 @@ from crawler.gunzip import MAGIC, PIECE_BYTES, Gunzip
 from crawler.xml import XmlError, XmlReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["MAX_BYTES", "MAX_URLS", "SitemapReader"]
 
@@ -114,7 +114,7 @@ class SitemapReader:
             self._end(f"it has more than {MAX_BYTES // 1024 // 1024} MiB; the rest is ignored")
         return [] if self._document is None else self._document.take()
 
-    def _try(self, read: Any, *arguments: bytes) -> None:
+    def _try(self, read: Callable[..., None], *arguments: bytes) -> None:
         try:
             read(*arguments)
         except XmlError as error:

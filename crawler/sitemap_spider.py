@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from collections.abc import Sequence  # noqa: TC003 - annotations of spiders are read when they are started
@@ -19,7 +20,7 @@ from crawler.spider import Spider
 from crawler.turn import turn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 
     from crawler.response import Response
 
@@ -120,11 +121,17 @@ class SitemapSpider(Spider):
         charset = charset_from_content_type(response.headers.get("Content-Type", ""))
         reader = SitemapReader(charset=charset)
         try:
-            while not reader.is_over and (data := await _read(response)):
-                for entries in reader.feed(data):
-                    if entries:
-                        yield self._requests(response, reader.kind, entries, level)
-                    await turn()
+            async with contextlib.aclosing(_pieces(response)) as pieces:
+                async for data in pieces:
+                    for entries in reader.feed(data):
+                        if level >= MAX_NESTING and reader.kind == "sitemapindex":
+                            self._warn(response, f"an index behind {MAX_NESTING} others is not read")
+                            return
+                        if entries:
+                            yield self._requests(response, reader.kind, entries, level)
+                        await turn()
+                    if reader.is_over:
+                        break
         except FetchError as error:
             if again := self._again(response, error, level, attempt):
                 yield again
@@ -133,7 +140,10 @@ class SitemapSpider(Spider):
         if rest := reader.close():
             yield self._requests(response, reader.kind, rest, level)
         if reader.problem:
-            self.logger.warning("sitemap %s: %s", urls.redact(response.url), reader.problem)
+            self._warn(response, reader.problem)
+
+    def _warn(self, response: Response, problem: str) -> None:
+        self.logger.warning("sitemap %s: %s", urls.redact(response.url), problem)
 
     def _again(self, response: Response, error: FetchError, level: int, attempt: int) -> Request | None:
         """The callback runs already when a body breaks off, so nobody else tries again. What was read is known by then,
@@ -163,9 +173,9 @@ class SitemapSpider(Spider):
                     requests.append(Request(url, callback, meta={"sitemap": each}))
         return requests
 
-    def _sitemaps(self, entries: Iterable[dict[str, Any]], join: Any, level: int) -> list[Request]:
-        if level >= MAX_NESTING:
-            return []
+    def _sitemaps(
+        self, entries: Iterable[dict[str, Any]], join: Callable[[str], str | None], level: int
+    ) -> list[Request]:
         found = (join(entry["loc"]) for entry in entries)
         return [
             Request(url, self._parse_sitemap, stream=True, cb_kwargs={"level": level + 1})
@@ -189,14 +199,17 @@ class SitemapSpider(Spider):
                 yield {**common, "loc": alternate["href"], "hreflang": alternate["hreflang"]}
 
 
-async def _read(response: Response) -> bytes:
-    """The next piece, empty at the end. Time at the network is not the callback's: it has limits of its own."""
-    if response.content is None:  # a middleware's
-        body, response.body = response.body, b""
-        return body
-    with response._unhurried():
-        data: bytes = await response.content.read(_READ_BYTES)
-    return data
+async def _pieces(response: Response) -> AsyncGenerator[bytes, None]:
+    """Time at the network is not the callback's: it has limits of its own."""
+    if response.content is None:  # a middleware's answer
+        yield response.body
+        return
+    while True:
+        with response._unhurried():
+            data = await response.content.read(_READ_BYTES)
+        if not data:
+            return
+        yield data
 
 
 def _moment(value: Any, spider: str) -> dt.datetime | None:
