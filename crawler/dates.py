@@ -15,7 +15,8 @@ __all__ = ["read_date"]
 _LONGEST: Final = 100
 _W3C = re.compile(
     r"(\d{4})(?:[-/]?(\d{2})(?:[-/]?(\d{2})"
-    r"(?:[Tt ]\s{0,2}(\d{1,2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?\s{0,2}([A-Za-z]{1,5}|[+-]\d{2}:?(?:\d{2})?)?)?)?)?",
+    r"(?:[Tt ]\s{0,2}(\d{1,2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?"
+    r"\s{0,2}([A-Za-z]{1,5}|[+-]\d{2}:?(?:\d{2})?)?)?)?)?",
     re.ASCII,
 )
 """https://www.w3.org/TR/NOTE-datetime, RFC 3339, and the basic form of ISO 8601 (without separators)."""

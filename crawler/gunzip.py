@@ -63,9 +63,10 @@ class Gunzip:
 
     def _next(self, data: bytes) -> bool:
         """Whether another member begins with `data`, which is all there is behind the last one."""
-        self._between = data if len(data) < len(MAGIC) else b""
-        if self._between:
+        if len(data) < len(MAGIC):
+            self._between = data
             return False
+        self._between = b""
         self._over = not data.startswith(MAGIC)
         if self._over:
             return False

@@ -25,17 +25,18 @@ __all__ = ["IGNORED_EXTENSIONS", "Link", "LinkExtractor"]
 Texts = str | Iterable[str]
 Patterns = str | re.Pattern[str] | Iterable[str | re.Pattern[str]]
 
-IGNORED_EXTENSIONS: Final = tuple(
-    # archives, images, sound, moving pictures, documents, fonts, programs and what pages are made with
-    """7z 7zip bz2 cab gz jar rar tar tgz xz zip zst
-    ai avif bmp cdr dxf eps gif heic ico jpeg jpg jxl pct png ps psd psp svg tif tiff webp
-    aac aif aiff au flac m4a mid mp3 ogg opus ra wav wma
-    3gp asf asx avi flv m4v mkv mov mp4 mpeg mpg ogv qt rm swf webm wmv
-    doc docb docm docx dot dotm dotx epub mobi odg odp ods odt pdf pot potm potx pps ppsm ppsx ppt pptm pptx pub rtf
-    xls xlsb xlsm xlsx xlt xltm xltx
-    eot otf ttf woff woff2
-    apk bin class css deb dmg exe img iso js msi msu pkg rpm rss sh torrent""".split()
-)
+# Archives, images, sound, moving pictures, documents, fonts, programs and what pages are made with.
+_FILES: Final = """
+7z 7zip bz2 cab gz jar rar tar tgz xz zip zst
+ai avif bmp cdr dxf eps gif heic ico jpeg jpg jxl pct png ps psd psp svg tif tiff webp
+aac aif aiff au flac m4a mid mp3 ogg opus ra wav wma
+3gp asf asx avi flv m4v mkv mov mp4 mpeg mpg ogv qt rm swf webm wmv
+doc docb docm docx dot dotm dotx epub mobi odg odp ods odt pdf pot potm potx pps ppsm ppsx ppt pptm pptx pub rtf
+xls xlsb xlsm xlsx xlt xltm xltx
+eot otf ttf woff woff2
+apk bin class css deb dmg exe img iso js msi msu pkg rpm rss sh torrent
+"""
+IGNORED_EXTENSIONS: Final = tuple(_FILES.split())
 """What `deny_extensions=None` leaves out: files that are no pages."""
 
 _REMEMBERED: Final = 10_000

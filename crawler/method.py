@@ -32,7 +32,8 @@ def function_of(spider: Spider, given: Any, where: str) -> Callable[..., Any]:
     found = getattr(spider, given, None) if isinstance(given, str) else given
     if not callable(found):
         raise UsageError(f"{where} of spider {spider.name!r}: {given!r} is no method of it, nor a function")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 def is_async(result: Any) -> bool:

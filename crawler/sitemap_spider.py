@@ -55,9 +55,9 @@ class SitemapSpider(Spider):
     """
 
     sitemap_urls: Sequence[str] = ()
-    """Sitemaps, indexes, `/robots.txt` URLs, or addresses of sites (`https://shop.example/`), whose robots.txt is asked;
-    where that names no sitemap, a site's `/sitemap.xml` is tried."""
-    sitemap_rules: Sequence[tuple[Any, Any]] = [("", "parse")]  # noqa: RUF012 - Scrapy's form; never changed
+    """Sitemaps, indexes, `/robots.txt` URLs, or addresses of sites (`https://shop.example/`), whose robots.txt is
+    asked; where that names no sitemap, a site's `/sitemap.xml` is tried."""
+    sitemap_rules: Sequence[tuple[Any, Any]] = (("", "parse"),)
     """Pairs of a regular expression, searched in the URL, and a callback. A URL that none matches is not fetched."""
     sitemap_follow: Sequence[Any] = ("",)
     """Regular expressions: sitemaps that an index names are read where one of them is found in the URL."""
@@ -178,7 +178,7 @@ class SitemapSpider(Spider):
     ) -> list[Request]:
         found = (join(entry["loc"]) for entry in entries)
         return [
-            Request(url, self._parse_sitemap, stream=True, cb_kwargs={"level": level + 1})
+            self.request(url, self._parse_sitemap, stream=True, cb_kwargs={"level": level + 1})
             for url in found
             if url is not None and any(pattern.search(url) for pattern in self._follow)
         ]
@@ -193,7 +193,7 @@ class SitemapSpider(Spider):
     def _languages(self, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The entry, and one for each other language, without what would be stored once more with each."""
         yield entry
-        common = {key: entry[key] for key in ("lastmod", "changefreq", "priority") if key in entry}
+        common: dict[str, Any] = {key: entry[key] for key in ("lastmod", "changefreq", "priority") if key in entry}
         for alternate in entry.get("alternate", ()):
             if alternate["href"] != entry["loc"]:
                 yield {**common, "loc": alternate["href"], "hreflang": alternate["hreflang"]}

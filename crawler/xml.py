@@ -49,8 +49,8 @@ class XmlError(ValueError):
 
 
 class XmlHandler(Protocol):
-    """What a reader tells. Names are `local`, or `prefix:local` with the reader's own prefix for the namespace; names of
-    attributes are as written. Text is what stands directly before the tag, up to the limit."""
+    """What a reader tells. Names are `local`, or `prefix:local` with the reader's own prefix for the namespace; names
+    of attributes are as written. Text is what stands directly before the tag, up to the limit."""
 
     def start(self, name: str, attributes: Mapping[str, str], text: str) -> None: ...
 
