@@ -127,9 +127,9 @@ class LinkExtractor:
         seen: set[str] = set()
         for element in self._elements(response):
             attributes = element.attributes
-            for value in filter(None, map(attributes.get, self._attrs)):
-                reference = self._reference(value)
-                url = join(reference) if reference else None
+            for value in map(attributes.get, self._attrs):
+                reference = None if value is None else self._reference(value)
+                url = None if reference is None else join(reference)
                 if url is not None and self._canonicalize:
                     url = urls.canonical(url)
                 if url is None or not self._accepted[url] or (self._unique and url in seen):

@@ -56,7 +56,7 @@ _TITLE: Final = ("title", "atom:title", "dc:title", "media:title")
 _ID: Final = ("atom:id", "guid", "dc:identifier", "rdf:about")
 _PUBLISHED: Final = ("pubDate", "atom:published", "atom:issued", "dc:date", "dcterms:created", "dcterms:issued")
 _UPDATED: Final = ("atom:updated", "atom:modified", "dcterms:modified", "lastBuildDate")
-_AUTHORS: Final = ("atom:author", "author", "dc:creator", "managingEditor", "itunes:author")
+_AUTHORS: Final = ("atom:name", "atom:author", "author", "dc:creator", "managingEditor", "itunes:author", "atom:email")
 _SUMMARY: Final = ("atom:summary", "description", "atom:subtitle", "atom:tagline", "dc:description", "itunes:summary")
 _CONTENT: Final = ("atom:content", "content:encoded", "xhtml:body")
 _CATEGORIES: Final = ("category", "atom:category", "dc:subject")
@@ -177,6 +177,7 @@ class FeedReader:
             self._entry, self._entry_depth = _Found(), self._depth
             self._inside.clear()
             self._entry.note("rdf:about", attributes.get("rdf:about", ""))
+            self._entry.note("xml:lang", attributes.get("xml:lang", ""))
             return
         name = self._atomic(name)
         if attributes and self._is_told(name, self._depth):
@@ -245,9 +246,10 @@ class FeedReader:
             address = self._absolute(attributes.get("href", ""))
             if relation == "enclosure":
                 found.add_file(address, attributes)
-            elif relation == "alternate" and (not found.url or "html" in attributes.get("type", "")):
-                found.url = found.url if found.is_page else address
-                found.is_page = "html" in attributes.get("type", "html")
+            elif relation == "alternate" and not found.is_page:
+                is_page = "html" in attributes.get("type", "html")
+                found.url = address if is_page or not found.url else found.url
+                found.is_page = is_page
         elif name in ("enclosure", "media:content") and self._entry is not None:
             found.add_file(self._absolute(attributes.get("url", "")), attributes)
         elif name == "atom:category":
@@ -279,9 +281,8 @@ class FeedReader:
         outer = self._inside[0] if self._inside else name
         if not text:
             return
-        if outer in ("atom:author", "author") and name in ("atom:name", "atom:email", outer):
-            if name != "atom:email" or not self._found.first("atom:author"):
-                self._found.note("atom:author", text)
+        if outer == "atom:author" and name in ("atom:name", "atom:email", outer):
+            self._found.note(name, text)
         elif outer == "image" and name == "url":
             self._found.image = self._found.image or self._absolute(text)
 
