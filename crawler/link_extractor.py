@@ -98,6 +98,9 @@ class LinkExtractor:
         self._texts = _patterns(restrict_text)
         tags, self._attrs = _texts(tags), _texts(attrs)
         self._query = ", ".join(f"{tag}[{attr}]" for tag in tags for attr in self._attrs)
+        if self._css and not self._xpaths and all(map(_WORDS.fullmatch, self._css)):
+            inside = [_inside(part.strip(), tags, self._attrs) for css in self._css for part in css.split(",")]
+            self._query, self._css = ", ".join(inside), ()
         self._canonicalize, self._unique, self._strip = canonicalize, unique, strip
         self._process_value = process_value
         everywhere = not (self._xpaths or self._css or self._texts or process_value)
@@ -148,10 +151,13 @@ class LinkExtractor:
         return None if reference is None or reference.lstrip().startswith("#") else reference
 
     def _elements(self, response: Response) -> Iterator[LexborNode]:
-        if not (self._css or self._xpaths):
-            yield from response.html.css(self._query)
-            return
         seen: set[int] = set()
+        if not (self._css or self._xpaths):
+            for element in response.html.css(self._query):
+                if element.mem_id not in seen:  # it may match two of several selectors
+                    seen.add(element.mem_id)
+                    yield element
+            return
         regions = [region for query in self._css for region in response.css(query)]
         regions += [region for query in self._xpaths for region in response.xpath(query)]
         for region in regions:
@@ -168,7 +174,7 @@ class LinkExtractor:
 class _Accepted(dict[str, bool]):
     """What the conditions say of a URL, each asked once."""
 
-    __slots__ = ("_allow", "_allow_domains", "_deny", "_deny_domains", "_endings")
+    __slots__ = ("_allow", "_allow_domains", "_deny", "_deny_domains", "_endings", "_long_endings")
 
     def __init__(
         self,
@@ -180,7 +186,9 @@ class _Accepted(dict[str, bool]):
     ) -> None:
         self._allow, self._deny = allow, deny
         self._allow_domains, self._deny_domains = allow_domains, deny_domains
-        self._endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
+        endings = {extension.lower().lstrip(".") for extension in extensions}
+        self._endings = frozenset(endings)
+        self._long_endings = tuple(f".{ending}" for ending in endings if "." in ending)
 
     def __missing__(self, url: str) -> bool:
         if len(self) >= _REMEMBERED:
@@ -200,12 +208,34 @@ class _Accepted(dict[str, bool]):
             if self._deny_domains and urls.in_domains(host, self._deny_domains):
                 return False
         path = url.partition("?")[0]
-        at = path.find("/", 8)  # a host may end in `.sh`
-        return not unquote(path[at:]).lower().endswith(self._endings)
+        name = path[path.rfind("/") + 1 :]
+        if "%" in name:
+            name = unquote(name)
+        if "." not in name:
+            return True
+        name = name.lower()
+        return not (name.rpartition(".")[2] in self._endings or name.endswith(self._long_endings))
 
     def __repr__(self) -> str:
         allow, deny = ([pattern.pattern for pattern in patterns] for patterns in (self._allow, self._deny))
         return f"allow={allow} deny={deny}"
+
+
+_WORDS = re.compile(r"[\w\s.#>+~,-]+", re.ASCII)
+"""A selector of names alone: there each comma stands between two selectors."""
+_LAST = re.compile(r"([A-Za-z][\w-]*)?([.#\w-]*)$", re.ASCII)
+
+
+def _inside(region: str, tags: tuple[str, ...], attrs: tuple[str, ...]) -> str:
+    """A selector for the links in or at a region: one walk through the page, where a query in each region takes one
+    each."""
+    queries = [f"{region} {tag}[{attr}]" for tag in tags for attr in attrs]
+    last = _LAST.search(region)
+    if last is not None and last[0]:
+        at = region[: last.start()]
+        kinds = [tag for tag in tags if last[1] in (None, tag)]
+        queries += [f"{at}{tag}{last[2]}[{attr}]" for tag in kinds for attr in attrs]
+    return ", ".join(queries)
 
 
 def _texts(given: Texts) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def test_a_link_has_its_url_text_fragment_and_nofollow():
          ["/catalogue/item/1.html", "/i/1.html"]),
         ({"deny_extensions": (), "restrict_css": ".main", "allow": "file|archive|ic.jp"},
          ["/file.PDF", "/archive.tar.gz?x=1", "/%70ic.jp%67"]),
+        ({"deny_extensions": ["tar.gz"], "allow": "archive|PDF"}, ["/file.PDF"]),
         ({"deny_extensions": ["html"], "allow": "shop.example"},
          ["/shoes/?b=2&a=1", "https://blog.shop.example/post", "/file.PDF", "/archive.tar.gz?x=1", "/%70ic.jp%67"]),
         ({"canonicalize": True, "allow": "shoes"}, ["/shoes/?a=1&b=2"]),
@@ -84,6 +85,33 @@ def test_a_link_has_its_url_text_fragment_and_nofollow():
 )  # fmt: skip
 def test_a_condition_leaves_out_what_does_not_meet_it(conditions, expected):
     assert paths(LinkExtractor(**conditions)) == expected
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        "div",
+        ".next",
+        "a.next",
+        "#x",
+        "#x .inner",
+        "div > a",
+        "h2 + a",
+        "h2 ~ a, ul",
+        " ul.a li , .b",
+        "area",
+        "DIV.menu",
+        "*",
+    ],
+)
+def test_one_query_for_all_regions_finds_what_a_query_in_each_finds(region):
+    html = """<div class=menu><a href=1>1</a><a class=next href=2>2</a></div><h2>x</h2><a href=3>3</a><a href=4>4</a>
+    <ul class=a><li><a href=5>5</a><li class=b><a href=6 class=next>6</a></ul><p id=x class=next><a href=7>7</a>
+    <span class=inner><a href=8>8</a></span><map><area class=next href=9></map><link class=next href=10>"""
+    quick = LinkExtractor(restrict_css=region)
+    slow = LinkExtractor(restrict_css=(region, "[never='a,b']"))
+    assert (quick._css, len(slow._css)) == ((), 2)
+    assert paths(quick, page(html)) == sorted(paths(slow, page(html)), key=lambda path: int(path.rpartition("/")[2]))
 
 
 def test_a_value_may_be_processed_into_a_reference_or_left_out():
