@@ -384,7 +384,7 @@ def test_a_job_of_another_spider_is_refused(crawler: Callable[..., Ended], local
 
 
 def test_an_unknown_spider_is_told_with_the_nearest_name(crawler: Callable[..., Ended]) -> None:
-    there_is = "there is account, books, covers, messages, site. Did you mean 'books'?"
+    there_is = "there is account, books, catalogue, covers, messages, shelves, site. Did you mean 'books'?"
     assert crawler("run", "boks") == (2, "", f"crawler: no spider 'boks' under spiders/; {there_is}\n")
 
 

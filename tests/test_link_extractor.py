@@ -101,7 +101,6 @@ def test_a_condition_leaves_out_what_does_not_meet_it(conditions, expected):
         " ul.a li , .b",
         "area",
         "DIV.menu",
-        "*",
     ],
 )
 def test_one_query_for_all_regions_finds_what_a_query_in_each_finds(region):
