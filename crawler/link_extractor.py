@@ -153,10 +153,10 @@ class LinkExtractor:
     def _elements(self, response: Response) -> Iterator[LexborNode]:
         seen: set[int] = set()
         if not (self._css or self._xpaths):
-            for element in response.html.css(self._query):
-                if element.mem_id not in seen:  # it may match two of several selectors
-                    seen.add(element.mem_id)
-                    yield element
+            for node in response.html.css(self._query):
+                if node.mem_id not in seen:  # it may match two of several selectors
+                    seen.add(node.mem_id)
+                    yield node
             return
         regions = [region for query in self._css for region in response.css(query)]
         regions += [region for query in self._xpaths for region in response.xpath(query)]

@@ -163,7 +163,7 @@ class SitemapSpider(Spider):
         entries = SitemapEntries(filter(self._is_new, found), type=kind, url=response.url)
         join = urls.Joiner(response.url).join
         if kind == "sitemapindex":
-            return self._sitemaps(self.sitemap_filter(entries), join, level)
+            return self._sitemaps(self.sitemap_filter(entries), join, level) if level < MAX_NESTING else []
         requests = []
         for entry in self.sitemap_filter(entries):
             for each in self._languages(entry) if self.sitemap_alternate_links else (entry,):
