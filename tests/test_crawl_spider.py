@@ -198,3 +198,11 @@ def test_links_go_the_frameworks_fast_way_where_nothing_prevents_it():
     ]  # fmt: skip
     (request, *_) = given[1]
     assert (request.url, request.callback, request.meta) == ("https://a.example/item/1", "parse_item", {"rule": 1})
+
+
+def test_a_rule_gives_no_link_that_an_earlier_one_gave():
+    page = fake_response("https://a.example/", links("/list/1", "/item/1", "/x"))
+    rules = (Rule(LinkExtractor(allow="/list/")), Rule(process_links=lambda found: found), Rule())
+    given = list(made(*rules)().parse(page))
+    assert given[0].urls() == ["https://a.example/list/1"]
+    assert [request.url for request in given[1:]] == ["https://a.example/item/1", "https://a.example/x"]
