@@ -199,7 +199,7 @@ class _Accepted(dict[str, bool]):
     def _is_accepted(self, url: str) -> bool:
         if self._allow and not any(pattern.search(url) for pattern in self._allow):
             return False
-        if any(pattern.search(url) for pattern in self._deny):
+        if self._deny and any(pattern.search(url) for pattern in self._deny):
             return False
         if self._allow_domains or self._deny_domains:
             host = urls.hostname(url)
