@@ -12,32 +12,44 @@ if TYPE_CHECKING:
     from crawler.api import crawl, run, stream
     from crawler.assemble import Result
     from crawler.attempt import Attempt
+    from crawler.crawl_spider import CrawlSpider, Rule
     from crawler.directives import Directives
     from crawler.errors import BlockedError, CrawlerError, DropItem, FetchError
+    from crawler.feed_spider import FeedSpider
+    from crawler.link_extractor import Link, LinkExtractor
     from crawler.links import Links
     from crawler.request import FilePath, Request
     from crawler.response import Response, SavedFile
     from crawler.selector import Selector, SelectorList
+    from crawler.sitemap_spider import SitemapSpider
     from crawler.spider import Failure, Spider
+    from crawler.syndication import FeedEntry
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
     "BlockedError",
+    "CrawlSpider",
     "CrawlerError",
     "Directives",
     "DropItem",
     "Failure",
+    "FeedEntry",
+    "FeedSpider",
     "FetchError",
     "FilePath",
+    "Link",
+    "LinkExtractor",
     "Links",
     "Request",
     "Response",
     "Result",
+    "Rule",
     "SavedFile",
     "Selector",
     "SelectorList",
+    "SitemapSpider",
     "Spider",
     "__version__",
     "crawl",
@@ -48,19 +60,26 @@ __all__ = [
 _HOMES = {
     "Attempt": "attempt",
     "BlockedError": "errors",
+    "CrawlSpider": "crawl_spider",
     "CrawlerError": "errors",
     "Directives": "directives",
     "DropItem": "errors",
     "Failure": "spider",
+    "FeedEntry": "syndication",
+    "FeedSpider": "feed_spider",
     "FetchError": "errors",
     "FilePath": "request",
+    "Link": "link_extractor",
+    "LinkExtractor": "link_extractor",
     "Links": "links",
     "Request": "request",
     "Response": "response",
     "Result": "assemble",
+    "Rule": "crawl_spider",
     "SavedFile": "response",
     "Selector": "selector",
     "SelectorList": "selector",
+    "SitemapSpider": "sitemap_spider",
     "Spider": "spider",
     "crawl": "api",
     "run": "api",

@@ -46,6 +46,14 @@ class Links:
         self._template = (Request if followed else Unfollowed)(base, callback, **(options or {}))
         self._urls: list[str] | None = None
 
+    @classmethod
+    def of(cls, urls: list[str], template: Request) -> Links:
+        """Links that were resolved before: absolute, normalised, each once. They become copies of `template`."""
+        links = cls.__new__(cls)
+        links._base, links._references, links._accepted = template.url, urls, None
+        links._template, links._urls = template, urls
+        return links
+
     @property
     def template(self) -> Request:
         """A request with the callback and options that every link of the batch gets."""

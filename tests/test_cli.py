@@ -384,7 +384,7 @@ def test_a_job_of_another_spider_is_refused(crawler: Callable[..., Ended], local
 
 
 def test_an_unknown_spider_is_told_with_the_nearest_name(crawler: Callable[..., Ended]) -> None:
-    there_is = "there is account, books, covers, messages, site. Did you mean 'books'?"
+    there_is = "there is account, books, catalogue, covers, messages, shelves, site. Did you mean 'books'?"
     assert crawler("run", "boks") == (2, "", f"crawler: no spider 'boks' under spiders/; {there_is}\n")
 
 
@@ -740,14 +740,14 @@ def test_list_shows_names_and_first_docstring_lines(crawler: Callable[..., Ended
     assert lines[0] == "a_longer_name  First line."
     assert lines[2] == "bare"
     assert lines[3] == "books          Every book of the demo shop."
-    assert len(lines) == 7
+    assert len(lines) == 9
 
 
 def test_list_tells_of_files_that_fail_beside_the_others(crawler: Callable[..., Ended]) -> None:
     write_spider("import nothing_of_that_name\n", "broken")
     ended = crawler("list")
     assert ended.code == 0
-    assert len(ended.out.splitlines()) == 5
+    assert len(ended.out.splitlines()) == 7
     assert ended.err.startswith("crawler: cannot import spiders/broken.py, line 1: ModuleNotFoundError")
 
 

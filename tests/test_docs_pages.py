@@ -169,11 +169,49 @@ async def chat(spider: type[Spider], stack: AsyncExitStack) -> None:
     assert run.items == [{"answer": "hello yourself", "protocol": "chat.v1"}]
 
 
+async def new_shoes(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    site.robots(f"Sitemap: {site.url}/map.xml")
+    dates = {"/shoes/1": "2026-02-01", "/shoes/2": "2025-02-01", "/hats/3": "2026-02-01"}
+    rows = "".join(f"<url><loc>{loc}</loc><lastmod>{date}</lastmod></url>" for loc, date in dates.items())
+    site.page("/map.xml", f"<urlset>{rows}</urlset>")
+    run = await run_spider(spider, args={"sitemap_urls": site.url, "sitemap_since": "2026-01-01"})
+    assert run.items == [{"url": f"{site.url}/shoes/1", "changed": "2026-02-01"}]
+
+
+async def headlines(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    site.page("/", '<link rel="alternate" type="application/rss+xml" href="/feed">')
+    site.page(
+        "/feed", "<rss><channel><title>News</title><item><title>One</title><link>/1</link></item></channel></rss>"
+    )
+    site.page("/1", "<article>All of it</article>")
+    run = await run_spider(spider, args={"start_urls": [f"{site.url}/"]})
+    assert run.items == [{"title": "One", "published": None, "feed": "News", "text": "All of it"}]
+
+
+async def shelves(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    site.page("/", "<nav><a href=/category/a>A</a></nav><a href=/category/b>B</a>")
+    site.page("/category/a", "<a href=/item/1>1</a><a href=/item/2?print=1>2</a>")
+    site.page("/item/1", "<h1>One</h1>")
+    run = await run_spider(spider, args={"start_urls": [f"{site.url}/"]})
+    assert run.items == [{"title": "One", "rule": 1}]
+
+
+async def outward(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    site.page("/", "<a href=http://elsewhere.test/ rel=nofollow>Else</a><a href=/x>X</a>")
+    run = await run_spider(spider, args={"start_urls": [f"{site.url}/"]})
+    assert run.items == [{"to": "http://elsewhere.test/", "text": "Else", "nofollow": True}]
+
+
 EXAMPLES: dict[str, Callable[[type[Spider], AsyncExitStack], Any]] = {
     example.__name__.replace("_", "-"): example
     for example in (
         *(sender, uploader, api, member, reader, indexer, careful),
         *(feed, images, two_visitors, through_one, intern, staging, ticker, chat),
+        *(new_shoes, headlines, shelves, outward),
     )
 }
 
@@ -184,13 +222,13 @@ async def test_the_code_of_the_page_runs(block: str, tmp_path: Path, monkeypatch
     Path("photo.jpg").write_bytes(b"\xff\xd8 a photo")
     names = defined(BLOCKS[block])
     for value in list(names.values()):
-        if isinstance(value, type) and issubclass(value, Spider) and value is not Spider:
+        if isinstance(value, type) and issubclass(value, Spider) and value.name:
             async with AsyncExitStack() as stack:
                 await EXAMPLES[value.name](value, stack)
 
 
 def test_every_theme_has_its_page() -> None:
-    themes = {"requests", "responses", "streaming", "cookies", "proxies", "tls", "dns", "websockets"}
+    themes = {"requests", "responses", "streaming", "cookies", "proxies", "tls", "dns", "websockets", "spiders"}
     assert themes <= set(PAGES)
     assert {block.rpartition("-")[0] for block in BLOCKS} >= themes
 

@@ -33,7 +33,9 @@ def test_every_file_imports_and_says_what_it_is_for() -> None:
     found = find_spiders(SPIDERS)
     assert [file.path for file in found if file.error or len(file.spiders) != 1] == []
     spiders = [spider for file in found for spider in file.spiders]
-    assert sorted(spider.name for spider in spiders) == ["account", "books", "covers", "messages", "site"]
+    assert sorted(spider.name for spider in spiders) == [
+        *("account", "books", "catalogue", "covers", "messages", "shelves", "site"),
+    ]
     assert all(spider.__doc__ for spider in spiders)
     assert all(file.path.stem == file.spiders[0].name for file in found)
 
@@ -178,6 +180,33 @@ async def _reachable(site: Site) -> set[str]:
                     known.add(absolute.removeprefix(site.url))
                     waiting.append(absolute.removeprefix(site.url))
     return pages
+
+
+# -- catalogue and shelves ---------------------------------------------------------------------------------------------
+
+
+async def test_catalogue_gives_every_book_of_the_sitemap_with_its_date(site: Site) -> None:
+    run = await run_spider(load_spider("catalogue", SPIDERS), args={"site": site.url})
+    expected = {(book.title, book.updated.isoformat(), site.url + book.path) for book in site.shop.books}
+    assert {(item["title"], item["updated"].date().isoformat(), item["url"]) for item in run.items} == expected
+    assert (len(run.items), run.stats["errors"]) == (70, 0)
+
+
+async def test_catalogue_since_a_day_gives_what_changed_since_then(site: Site) -> None:
+    days = sorted({book.updated for book in site.shop.books})
+    since = days[len(days) // 2]
+    args = {"site": site.url, "sitemap_since": since.isoformat()}
+    run = await run_spider(load_spider("catalogue", SPIDERS), args=args)
+    changed = {book.title for book in site.shop.books if book.updated >= since}
+    assert {item["title"] for item in run.items} == changed
+    assert 0 < len(changed) < 70
+
+
+async def test_shelves_gives_every_book_with_its_category_once(site: Site) -> None:
+    run = await run_spider(load_spider("shelves", SPIDERS), args={"site": site.url})
+    expected = sorted((book.title, book.category) for book in site.shop.books)
+    assert sorted((item["title"], item["category"]) for item in run.items) == expected
+    assert max(Counter(hit.path for hit in site.journal).values()) == 1
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------

@@ -9,14 +9,20 @@ from aiohttp import WSMsgType
 
 from crawler import (
     Attempt,
+    CrawlSpider,
     Directives,
     DropItem,
     Failure,
+    FeedEntry,
+    FeedSpider,
     FilePath,
+    LinkExtractor,
     Request,
     Response,
     Result,
+    Rule,
     SavedFile,
+    SitemapSpider,
     Spider,
     crawl,
     run,
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from crawler import Link
     from crawler.contracts import Fetch
     from crawler.links import Links
 
@@ -122,3 +129,40 @@ async def in_a_test() -> None:
         assert_type(await run_spider(Books, args={"site": site.url}), Run)
     assert_type(Request.from_curl("curl https://books.example/"), Request)
     list(Books().parse(fake_response("https://books.example/", "<h1>One</h1>")))
+
+
+class Mapped(SitemapSpider):
+    name = "mapped"
+    sitemap_urls = ["https://shop.example/"]
+    sitemap_rules = [("/shoes/", "parse_shoe")]
+    sitemap_since = "2026-01-01"
+
+    def parse_shoe(self, response: Response) -> Iterator[dict[str, Any]]:
+        yield {"url": response.url, "changed": response.meta["sitemap"]["lastmod"]}
+
+
+class Headlines(FeedSpider):
+    name = "headlines"
+
+    def parse_entry(self, response: Response, entry: FeedEntry) -> Iterator[Request | dict[str, str]]:
+        assert_type(entry.title, str)
+        yield response.follow(entry.url, self.parse_article)
+
+    def parse_article(self, response: Response) -> dict[str, str]:
+        return {"text": response.text}
+
+
+def reversed_links(links: list[Link]) -> list[Link]:
+    return links[::-1]
+
+
+class Ruled(CrawlSpider):
+    name = "ruled"
+    rules = (
+        Rule(LinkExtractor(allow="/category/", restrict_css=("nav",)), process_links=reversed_links),
+        Rule(LinkExtractor(allow=[r"/item/\d+"]), callback="parse_item", follow=True),
+    )
+
+    def parse_item(self, response: Response) -> Iterator[dict[str, str]]:
+        for link in LinkExtractor().extract_links(response):
+            yield {"to": assert_type(link.url, str)}
