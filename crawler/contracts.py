@@ -7,7 +7,7 @@ Unix time in seconds as a float, read once by the caller from its `Clock`.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from crawler.cookies import Cookies
+    from crawler.fate import Fate
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Decision, Robots
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Clock",
     "Counts",
+    "Earlier",
+    "EarlierPage",
     "Entry",
     "Exporter",
     "Fetch",
@@ -247,6 +250,33 @@ class Frontier(Protocol):
 
     def export(self) -> AsyncIterator[tuple[Entry, int]]:
         """Every waiting entry with its attempt count, in no particular order."""
+        ...
+
+
+class EarlierPage(NamedTuple):
+    """A request of the last crawl that is to be made again; its `fate.revisit` is not None."""
+
+    host: str
+    fingerprint: int
+    parent: tuple[str, int] | None
+    fate: Fate
+
+
+class Earlier(Protocol):
+    """The frontier of the last crawl, for a refresh to read. Raises `JobDamaged` and `EngineUnavailable`."""
+
+    def page(self, host: str, fingerprint: int) -> Fate | None:
+        """How this request ended."""
+        ...
+
+    def pages(self) -> Generator[EarlierPage]: ...
+
+    def waiting(self) -> Generator[Entry]:
+        """What it had not visited when it ended, each request once."""
+        ...
+
+    def give_back(self) -> None:
+        """What was read is not needed in memory any more."""
         ...
 
 

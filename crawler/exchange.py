@@ -31,7 +31,8 @@ class Exchange:
     """`await exchange.send(request)`; counts everything sent and received on the way.
 
     `obeys_robots` says for a host whether its robots.txt is asked. The first of `middlewares` is outermost.
-    `is_known` says of a redirect's target whether the crawl has it already; inline fetches do not ask.
+    `is_known` says of a redirect's target whether the crawl has it already; inline fetches do not ask. `fetch` sends
+    what is not inline in the fetcher's stead.
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class Exchange:
         robots: RobotsRules,
         scope: Scope,
         is_known: Callable[[Request], bool] = lambda hop: False,
+        fetch: Fetch | None = None,
     ) -> None:
-        self._fetcher = context.fetcher
         self._frontier = context.frontier
         self._clock = context.clock
         self._stats = context.stats
@@ -50,8 +51,9 @@ class Exchange:
         self._rule = context.rule
         self._robots = robots
         self._scope = scope
-        self._leased: Fetch = partial(self._follow, is_known=is_known)
-        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False)
+        direct = context.fetcher.fetch
+        self._leased: Fetch = partial(self._follow, is_known=is_known, fetch=fetch or direct)
+        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, fetch=direct)
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
@@ -94,9 +96,9 @@ class Exchange:
             )
         return True
 
-    async def _follow(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
+    async def _follow(self, request: Request, is_known: Callable[[Request], bool], fetch: Fetch) -> Response:
         while True:
-            response = await self._exchange(request)
+            response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
             if hop is None:
                 return response
@@ -113,12 +115,12 @@ class Exchange:
             self.admit(hop)
             request = hop
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _exchange(self, request: Request, fetch: Fetch) -> Response:
         total = self._stats.total
         total.requests += 1
         host = urls.host_key(request.url)
         try:
-            response = await self._fetcher.fetch(request)
+            response = await fetch(request)
         except FetchError as error:
             self._frontier.sent(host, self._clock.now())
             self._stats.by_proxy(error.proxy, failed=True)
