@@ -186,19 +186,7 @@ class Crawl:
         """The loop over the rooms."""
         from crawler.download.robots import RobotsCache
 
-        settings = self.settings
-        context = Context(
-            spider=self.spider,
-            settings=settings,
-            frontier=frontier,
-            fetcher=fetcher,
-            stats=self.stats,
-            clock=self.clock,
-            rng=self._rng,
-            retry=_retry_policy(settings),
-            rule=self._rule,
-            job=self.job,
-        )
+        settings, context = self.settings, self._context(frontier, fetcher)
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
         codec = RequestCodec(item_types(type(self.spider)))
         scope = Scope(
@@ -247,6 +235,20 @@ class Crawl:
             codec=codec,
             epochs=epochs,
             pipelines=pipelines,
+        )
+
+    def _context(self, frontier: LocalFrontier, fetcher: Fetcher) -> Context:
+        return Context(
+            spider=self.spider,
+            settings=self.settings,
+            frontier=frontier,
+            fetcher=fetcher,
+            stats=self.stats,
+            clock=self.clock,
+            rng=self._rng,
+            retry=_retry_policy(self.settings),
+            rule=self._rule,
+            job=self.job,
         )
 
     async def _open_frontier(

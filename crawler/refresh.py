@@ -138,8 +138,8 @@ def _carried(response: Response, known: Revisit | None) -> tuple[bytes, str, str
 
 
 def _sane(value: str) -> str:
-    """What can be kept as text. Both grammars know ASCII alone, but for ETags with bytes of no known encoding (RFC 9110,
-    section 8.8.3): those are left out."""
+    """What can be kept as text. Both grammars know ASCII alone, but for ETags with bytes of no known encoding, which
+    are left out (RFC 9110, section 8.8.3)."""
     return value if len(value) <= _LONGEST and value.isascii() else ""
 
 
