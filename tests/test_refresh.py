@@ -550,8 +550,7 @@ async def test_pages_that_the_crawl_does_not_go_to_any_more_are_left_out(
     class Poorer(Spider):
         name = "rich"
         site = ""
-        start_urls = ("http://127.0.0.9:1/",)
-        settings: ClassVar[dict[str, Any]] = {"retry": {"times": 0}, "politeness": {"obey_robots": False}}
+        start = Rich.start
         parse_plain = Rich.parse_plain
 
     await job.run(Rich)
