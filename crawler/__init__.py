@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crawler.api import crawl, run, stream
     from crawler.assemble import Result
+    from crawler.attempt import Attempt
+    from crawler.directives import Directives
     from crawler.errors import BlockedError, CrawlerError, DropItem, FetchError
     from crawler.links import Links
     from crawler.request import FilePath, Request
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "BlockedError",
     "CrawlerError",
+    "Directives",
     "DropItem",
     "Failure",
     "FetchError",
@@ -42,8 +46,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Attempt": "attempt",
     "BlockedError": "errors",
     "CrawlerError": "errors",
+    "Directives": "directives",
     "DropItem": "errors",
     "Failure": "spider",
     "FetchError": "errors",

@@ -10,25 +10,23 @@ import contextlib
 import functools
 import json
 import logging
-import os
 import secrets
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from crawler import crash
 from crawler import settings as setting
 from crawler.clock import SystemClock
 from crawler.collector import Collector
 from crawler.context import Context
+from crawler.cookies.suffixes import registrable_domain
 from crawler.engine import Engine
 from crawler.epochs import Epochs
 from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
 from crawler.export.spool import Spool
-from crawler.frontier.kept import Kept
 from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
@@ -36,6 +34,8 @@ from crawler.links import Scope
 from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
+from crawler.outputs import Outputs
+from crawler.places import Places
 from crawler.politeness import HostRule
 from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
 from crawler.refresh import Refresh, Revisits
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from crawler.contracts import Clock, Exporter, Fetcher, Pipeline
+    from crawler.contracts import Clock, Fetcher, Pipeline
+    from crawler.download.robots import RobotsCache
     from crawler.frontier.previous import Previous
     from crawler.frontier.store import Store
     from crawler.settings import Loaded, Settings
@@ -113,7 +114,7 @@ class Crawl:
         self.settings = settings
         self.job = job
         self.outputs = tuple(outputs)
-        self._exporters: list[Exporter] = [make_exporter(output.target, output.overwrite) for output in outputs]
+        self._outputs = Outputs([make_exporter(*output) for output in outputs], job, spider.name)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._refresh = refresh
@@ -167,7 +168,7 @@ class Crawl:
         stack.enter_context(crawl_log(log_file, settings.log.level, as_json=settings.log.json))
         frontier = await self._open_frontier(stack, store, before)
         key = await self._claim(frontier, self.clock.now())
-        await self._open_exporters(stack, frontier)
+        await self._outputs.open(stack, frontier, self.clock.now())
         self.stats = Stats.decode(self.spider.name, self.clock.now(), frontier.get("stats"))
         guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
         downloader = Downloader(
@@ -184,9 +185,8 @@ class Crawl:
 
     def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""
-        from crawler.download.robots import RobotsCache
-
-        settings, context = self.settings, self._context(frontier, fetcher)
+        settings = self.settings
+        context = self._context(frontier, fetcher)
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
         codec = RequestCodec(item_types(type(self.spider)))
         scope = Scope(
@@ -194,15 +194,13 @@ class Crawl:
             max_url_length=settings.http.max_url_length,
             depth_limit=settings.crawl.depth_limit,
         )
-        http = settings.http
-        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
-        robots = RobotsCache(fetcher, self.clock, product_token(http.user_agent), timeout, saved=frontier.get)
+        robots = self._robots(frontier)
         refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
         refresh = None if self._previous is None else Refresh(context, self._previous, codec, fingerprint)
         epochs = Epochs(
             context,
-            exporters=self._exporters,
-            outputs=[self._output_key(exporter) for exporter in self._exporters],
+            exporters=self._outputs.exporters,
+            outputs=self._outputs.keys,
             rows=(fetcher.cookie_rows, robots.rows, refusals.rows, *([] if refresh is None else [refresh.rows])),
             on_turn=self._write_stats_at_times,
         )
@@ -212,16 +210,23 @@ class Crawl:
             fingerprint=fingerprint,
             scope=scope,
             pipelines=pipelines,
-            exporters=self._exporters,
+            exporters=self._outputs.exporters,
             make_spool=functools.partial(Spool, self.job),
             refusals=refusals,
             relieve=epochs.relieve,
             on_item=self._on_item,
             only_changed=self._only_changed,
         )
-        fetch = None if refresh is None else refresh.fetch
-        exchange = Exchange(context, robots=robots, scope=scope, is_known=collector.is_known, fetch=fetch)
-        inline = Inline(context, exchange)
+        places = Places(context)
+        exchange = Exchange(
+            context,
+            robots=robots,
+            places=places,
+            scope=scope,
+            is_known=collector.is_known,
+            fetch=None if refresh is None else refresh.fetch,
+        )
+        inline = Inline(context, exchange, places)
         revisits = Revisits(context, codec)
         visits = Visits(
             context, exchange=exchange, collector=collector, inline=inline, revisits=revisits, refresh=refresh
@@ -231,6 +236,7 @@ class Crawl:
             visits=visits,
             refresh=refresh,
             inline=inline,
+            places=places,
             collector=collector,
             codec=codec,
             epochs=epochs,
@@ -251,10 +257,26 @@ class Crawl:
             job=self.job,
         )
 
+    def _robots(self, frontier: LocalFrontier) -> RobotsCache:
+        from crawler.download.robots import RobotsCache
+
+        http = self.settings.http
+        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
+        agent = product_token(http.user_agent)
+        return RobotsCache(self.clock, agent, timeout, saved=frontier.get, patience=self.settings.retry.times)
+
     async def _open_frontier(
         self, stack: contextlib.AsyncExitStack, store: Store, before: Before | None
     ) -> LocalFrontier:
-        frontier = LocalFrontier(store, rule=self._rule, order=self.settings.crawl.order, rng=self._rng)
+        crawl = self.settings.crawl
+        frontier = LocalFrontier(
+            store,
+            rule=self._rule,
+            order=crawl.order,
+            rng=self._rng,
+            group=self._group(),
+            concurrency=crawl.concurrency,
+        )
         frontier = await stack.enter_async_context(frontier)
         if self.job is not None and (before is Before.SET_ASIDE or frontier.get("refresh") is not None):
             self._previous = open_previous(self.job, self.spider.name)
@@ -302,74 +324,6 @@ class Crawl:
         on_disk = store if isinstance(store, DiskStore) else None
         return make_room(self.job, on_disk, self.spider.name, fresh=self._fresh, refresh=self._refresh)
 
-    # -- outputs -----------------------------------------------------------------------------------------------------
-
-    async def _open_exporters(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier) -> None:
-        keys = [self._output_key(exporter) for exporter in self._exporters]
-        if len(set(keys)) < len(keys):
-            raise UsageError(f"the same output is named twice: {', '.join(each.target for each in self._exporters)}")
-        positions = await self._held_positions(frontier)
-        for exporter, position in zip(self._exporters, positions, strict=True):
-            await exporter.open(position)
-            stack.push_async_callback(exporter.close)
-        crash.point("recovery_outputs")
-        # Nothing is written to the frontier before what it says of the outputs is safe (see `DiskStore.sync`).
-        await frontier.sync(self._sync_outputs)
-        # Where each output begins is known before anything is written to it: a crash cuts it back to here at least.
-        saved = _decoded(frontier.get("positions"))
-        begun = {key: await each.flush() for key, each in zip(keys, self._exporters, strict=True)}
-        places = _decoded_places(frontier.get("outputs"))
-        for key, exporter in zip(keys, self._exporters, strict=True):
-            places[key] = Kept(exporter.target, exporter.path or "-", exporter.format)
-        forgotten = sorted(place.target for key, place in places.items() if key not in keys)
-        if forgotten:
-            logger.warning(
-                "%s: this job wrote to %s before; items found from now on will not be there",
-                self.spider.name, ", ".join(forgotten),
-            )  # fmt: skip
-        values = {"positions": {**saved, **begun}, "outputs": places}
-        await frontier.commit({key: msgspec.msgpack.encode(value) for key, value in values.items()}, self.clock.now())
-
-    async def _held_positions(self, frontier: LocalFrontier) -> list[bytes | None]:
-        """Where each output goes on. One whose end was torn takes the frontier back with it, epoch by epoch, if there
-        is one in which all of them are what was written; if not, the frontier stays as it is."""
-        newest = [self._position(frontier, exporter) for exporter in self._exporters]
-        positions = newest
-        while torn := await self._torn(positions):
-            logger.warning("%s: the end of %s is not what was written", self.spider.name, ", ".join(torn))
-            if not await frontier.roll_back():
-                return newest
-            logger.info("%s: going back to the epoch before", self.spider.name)
-            positions = [self._position(frontier, exporter) for exporter in self._exporters]
-        return positions
-
-    async def _torn(self, positions: Sequence[bytes | None]) -> list[str]:
-        """The outputs that are there, and not what was committed."""
-        return [
-            exporter.target
-            for exporter, position in zip(self._exporters, positions, strict=True)
-            if position is not None and _is_there(exporter) and not await exporter.holds(position)
-        ]
-
-    def _position(self, frontier: LocalFrontier, exporter: Exporter) -> bytes | None:
-        """As committed: by the place beside the job folder; where the folder was moved alone, by its path or name."""
-        positions, key = _decoded(frontier.get("positions")), self._output_key(exporter)
-        if key in positions:
-            return positions[key]
-        for other, (target, path, _) in _decoded_places(frontier.get("outputs")).items():
-            if other in positions and (path == exporter.path or target == exporter.target):
-                return positions[other]
-        return None
-
-    def _output_key(self, exporter: Exporter) -> str:
-        if exporter.path is None:
-            return "-"
-        return exporter.path if self.job is None else os.path.relpath(exporter.path, self.job)
-
-    async def _sync_outputs(self) -> None:
-        for exporter in self._exporters:
-            await exporter.sync()
-
     # -- hosts -------------------------------------------------------------------------------------------------------
 
     def _make_rule(self, host: str) -> HostRule:
@@ -381,7 +335,14 @@ class Crawl:
             adaptive=rule.adaptive,
             max_delay=rule.max_delay_seconds,
             obey_robots=rule.obey_robots,
+            obey_nofollow=rule.obey_nofollow,
+            max_crawl_delay=rule.max_crawl_delay_seconds,
+            circuit_failures=rule.circuit_failures,
         )
+
+    def _group(self) -> Callable[[str], str] | None:
+        """In which group a host is treated; by address it is put there when its address is known (`Visits`)."""
+        return _site_of if self.settings.politeness.group_by == "domain" else None
 
     # -- stats.json --------------------------------------------------------------------------------------------------
 
@@ -402,19 +363,6 @@ class Crawl:
             ) from error
 
 
-def _is_there(exporter: Exporter) -> bool:
-    return exporter.path is not None and os.path.exists(exporter.path)
-
-
-def _decoded(positions: bytes | None) -> dict[str, bytes]:
-    return {} if positions is None else msgspec.msgpack.decode(positions, type=dict[str, bytes])
-
-
-def _decoded_places(outputs: bytes | None) -> dict[str, Kept]:
-    """By output key."""
-    return {} if outputs is None else msgspec.msgpack.decode(outputs, type=dict[str, Kept])
-
-
 def _instance(pipeline: Any) -> Pipeline:
     made = pipeline() if isinstance(pipeline, type) else pipeline
     if not callable(getattr(made, "process_item", None)):
@@ -423,10 +371,21 @@ def _instance(pipeline: Any) -> Pipeline:
     return pipeline_made
 
 
+def _site_of(host: str) -> str:
+    """The registrable domain of `"www.example.com:443"`; the name itself where it has none, as an address has none."""
+    name = host.rpartition(":")[0]
+    return registrable_domain(name) or name
+
+
 def _retry_policy(settings: Settings) -> RetryPolicy:
     retry = settings.retry
     return RetryPolicy(
-        retry.times, retry.http_codes, retry.base_seconds, retry.max_seconds, retry.retry_after_max_seconds
+        retry.times,
+        retry.http_codes,
+        retry.base_seconds,
+        retry.max_seconds,
+        retry.retry_after_max_seconds,
+        retry.times_per_host,
     )
 
 

@@ -34,7 +34,9 @@ from crawler.page import Reached
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
+    from crawler.attempt import Attempt
     from crawler.context import Context
+    from crawler.contracts import Lease
     from crawler.fate import Revisit
     from crawler.page import Page
     from crawler.refusals import Refusals
@@ -189,6 +191,11 @@ class Collector:
             parent,
         )
 
+    def tried(self, lease: Lease, attempt: Attempt) -> bytes:
+        """The record of a leased request that is to be tried again. Made of what was stored: middlewares may have
+        changed what hangs on the request."""
+        return self._codec.tried(lease.record, attempt)
+
     def fingerprint(self, request: Request) -> int:
         """What the frontier compares."""
         return self._fingerprint(request.dedup_url, request.method, request.dedup_body, request.session)
@@ -226,13 +233,19 @@ class Collector:
 
     def add_request(self, page: Page, request: Request) -> None:
         """One request that user code built, as opposed to links. Raises `NotStorable` and `CallbackError`."""
-        page.named.add(urls.host_key(request.url))
+        if not request.refused:
+            page.named.add(urls.host_key(request.url))
         self._add_request(page, request)
 
     def _add_request(self, page: Page, request: Request) -> None:
         self._check_methods(request)
+        if request.refused:
+            self._refuse(page, request.url, request.refused)
+            return
         if self._refused(page, request.url):
             return
+        if request.attempts:  # those of the page or failure that it was made of
+            request = request.replace(attempts=())
         page.entries.append(self.entry(request, page.depth, page.parent))
 
     def earlier_entry(self, request: Request, depth: int, parent: tuple[str, int] | None) -> Entry | None:
@@ -256,6 +269,10 @@ class Collector:
                 self._add_request(page, request)
             return
         self._check_methods(links.template)
+        if links.template.refused:
+            for url in links.urls():
+                self._refuse(page, url, links.template.refused)
+            return
         found, known = links.urls(), self._known
         new = [url for url in found if url not in known]
         duplicates = len(found) - len(new)
@@ -281,12 +298,15 @@ class Collector:
         refusal = self._scope.refusal(url, page.depth)
         if refusal is None:
             return False
-        self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
-        if refusal == "offsite":
+        self._refuse(page, url, refusal)
+        return True
+
+    def _refuse(self, page: Page, url: str, reason: str) -> None:
+        self._refusals.note(url, reason, page.depth, "" if page.request is None else page.request.url)
+        if reason == "offsite":
             self._stats.total.offsite += 1
         else:
-            self._stats.failures[refusal] += 1
-        return True
+            self._stats.failures[reason] += 1
 
     # -- items -------------------------------------------------------------------------------------------------------
 

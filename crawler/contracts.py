@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from crawler.cookies import Cookies
+    from crawler.errors import FetchError
     from crawler.fate import Fate
+    from crawler.politeness import Answer, Circuit, HostState, Pause
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Decision, Robots
@@ -119,6 +121,8 @@ class Outcome(NamedTuple):
     not_before: float = 0.0
     end: bytes = b""
     """Kept where the verdict is final; `Frontier.ended` gives it back."""
+    record: bytes = b""
+    """With `RETRY`: what waits in place of the lease's record; empty: the same."""
 
 
 class Counts(NamedTuple):
@@ -199,6 +203,15 @@ class Frontier(Protocol):
         """End leases. Does not free the host's place: `leave` does."""
         ...
 
+    def again(self, host: str, now: float) -> float:
+        """The host's next turn, for another request of somebody who has a place there; the time at which it may
+        start."""
+        ...
+
+    def observe(self, host: str, answer: Answer, now: float) -> None:
+        """What came of a request to the host: it is treated accordingly (`crawler.politeness`)."""
+        ...
+
     def host(
         self,
         host: str,
@@ -206,12 +219,32 @@ class Frontier(Protocol):
         delay: float | None = None,
         concurrency: int | None = None,
         blocked_until: float | None = None,
+        pause: Pause = ...,
+        crawl_delay: float | None = None,
     ) -> None:
-        """Change how a host is treated: seconds between starts, places, and a pause. None leaves a value as it is."""
+        """Change how a host is treated: seconds between starts, places, a pause and its cause, and what its robots.txt
+        asks for. None leaves a value as it is."""
+        ...
+
+    def regroup(self, host: str, group: str) -> bool:
+        """Treat the host in this group from now on, its places and turns being those of all hosts in it. Whether it was
+        in another one."""
         ...
 
     def delay(self, host: str) -> float:
         """Seconds between starts at this host as things stand."""
+        ...
+
+    def is_paused(self, host: str, now: float) -> bool:
+        """Whether nothing may be sent there now, whoever has its turn."""
+        ...
+
+    def circuit(self, host: str, now: float) -> Circuit:
+        """Whether the host failed so often that only probes go there, or nothing does."""
+        ...
+
+    def state(self, host: str) -> HostState:
+        """All that is known of how the host is treated."""
         ...
 
     def at_work(self, lease: Lease | None) -> None:
@@ -307,6 +340,11 @@ class Fetcher(Protocol):
         None: the address is known, or not ours to find."""
         ...
 
+    def address(self, request: Request) -> str | None:
+        """The host's IP address as it is known now: the lowest of several, so that it stays the same. None: it is not
+        known, or not ours to find."""
+        ...
+
     def websocket(self, request: Request, **options: Any) -> AbstractAsyncContextManager[Any]:
         """Entered when the handshake is done. Raises `FetchError`."""
         ...
@@ -340,9 +378,14 @@ class RobotsRules(Protocol):
         """The file of the URL's origin, compiled; None while it is not known."""
         ...
 
-    async def learn(self, request: Request) -> None:
+    def closed(self, url: str) -> FetchError | None:
+        """Why nothing of this origin is fetched for now: its robots.txt could not be had, as often as is worth
+        trying. None: it may be asked for."""
+        ...
+
+    async def learn(self, request: Request, fetch: Fetch) -> None:
         """Fetch the robots.txt of the request's origin, by the request's own way (proxy, TLS), once however many ask;
-        afterwards `check` knows.
+        afterwards `check` knows. `fetch` is used for it, and for each redirect on its way.
 
         Raises `FetchError` where the host cannot be reached or its robots.txt answers 5xx: then nothing of it may be
         fetched (RFC 9309, 2.3.1.4), and it is worth another try later."""

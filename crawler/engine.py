@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crawler.contracts import Pipeline
     from crawler.epochs import Epochs
     from crawler.inline import Inline
+    from crawler.places import Places
     from crawler.refresh import Refresh
     from crawler.request import Request, RequestCodec
     from crawler.visit import Visits
@@ -73,6 +74,7 @@ class Engine:
         *,
         visits: Visits,
         inline: Inline,
+        places: Places,
         collector: Collector,
         codec: RequestCodec,
         epochs: Epochs,
@@ -89,6 +91,7 @@ class Engine:
         self._clock = context.clock
         self._visits = visits
         self._inline = inline
+        self._places = places
         self._collector = collector
         self._codec = codec
         self._pipelines = pipelines
@@ -120,7 +123,7 @@ class Engine:
 
     async def run(self) -> str:
         self.phase = Phase.RUNNING
-        self._inline.on_leave = self._place_freed
+        self._places.on_leave = self._place_freed
         self._epochs.on_change = self._changed
         self.spider._services = self._inline
         for host in self._epochs.named:
@@ -309,7 +312,7 @@ class Engine:
         return page
 
     def _place_freed(self) -> None:
-        self._inline.place_freed()
+        self._places.freed()
         self._wake.set()
 
     def _changed(self) -> None:

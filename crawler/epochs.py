@@ -123,7 +123,7 @@ class Epochs:
             self._add([*page.kept, *page.entries], now)
         if page.lease is not None:
             self._count_end(page)
-            self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before, page.end)], now)
+            self._frontier.complete([Outcome(page.lease, page.verdict, page.not_before, page.end, page.record)], now)
         total.items_dropped += page.items_dropped
         for reason in page.failures:
             self._stats.failed(reason)

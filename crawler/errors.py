@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crawler.attempt import Attempt
+
 __all__ = [
     "BlockedError",
     "BodyError",
@@ -133,6 +135,8 @@ class FetchError(CrawlerError):
     """What was or would have been sent, where it got that far."""
     proxy: str | None = None
     """The proxy on the way, without user and password."""
+    attempts: tuple[Attempt, ...] = ()
+    """Of an inline fetch: all its tries, as `Failure.history`."""
 
     def __init__(self, message: str, *, reason: str | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)
@@ -160,7 +164,8 @@ class ConnectError(FetchError):
     """No connection.
 
     Reasons `connect_refused`, `connect_unreachable`, `connect_reset`, `proxy` (it cannot be reached or does not accept
-    us), `proxy_tunnel` (it can, and says that it cannot reach the site), `connect`.
+    us), `proxy_tunnel` (it can, and says that it cannot reach the site), `host_down` (it failed so often that
+    nothing is sent there for now), `connect`.
     """
 
     reason = "connect"

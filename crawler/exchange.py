@@ -1,6 +1,7 @@
-"""From a request to its response: scope, robots.txt, middlewares, the wire, redirects on the same host.
+"""From a request to its response: scope, robots.txt, middlewares, the wire, redirects.
 
-Leased pages and inline fetches take the same way. Nothing here waits for politeness: that is the frontier's.
+Leased pages and inline fetches take the same way. Nothing here waits for politeness, which is the frontier's, but a
+redirected robots.txt. A redirect is another request to a host: where its host has a delay, it goes back for a turn.
 """
 
 from __future__ import annotations
@@ -9,22 +10,29 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crawler import url as urls
-from crawler.errors import BlockedError, FetchError
+from crawler.directives import Reader
+from crawler.errors import BlockedError, ConnectError, FetchError
+from crawler.politeness import Answer, Circuit
 from crawler.redirect import next_request
+from crawler.robots import product_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from aiohttp import StreamReader
 
     from crawler.context import Context
-    from crawler.contracts import Fetch, Middleware, RobotsRules
+    from crawler.contracts import Fetch, Frontier, Middleware, RobotsRules
     from crawler.links import Scope
+    from crawler.places import Places
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Robots
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "check_host"]
+
+_ROBOTS_PATIENCE_SECONDS = 30.0
+"""For a turn of the host that a robots.txt is redirected to: a worker waits for it."""
 
 
 class Exchange:
@@ -40,6 +48,7 @@ class Exchange:
         context: Context,
         *,
         robots: RobotsRules,
+        places: Places,
         scope: Scope,
         is_known: Callable[[Request], bool] = lambda hop: False,
         fetch: Fetch | None = None,
@@ -48,22 +57,28 @@ class Exchange:
         self._clock = context.clock
         self._stats = context.stats
         self._max_redirects = context.settings.http.max_redirects
+        self._retry = context.retry
         self._rule = context.rule
         self._robots = robots
+        self._places = places
         self._scope = scope
-        direct = context.fetcher.fetch
-        self._leased: Fetch = partial(self._follow, is_known=is_known, fetch=fetch or direct)
-        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, fetch=direct)
+        agent = product_token(context.settings.http.user_agent)
+        self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
+        self._fetch: Fetch = context.fetcher.fetch
+        self._leased: Fetch = partial(self._follow, is_known=is_known, fetch=fetch or self._fetch)
+        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, fetch=self._fetch)
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
 
-    def send(self, request: Request, *, inline: bool = False) -> Awaitable[Response]:
-        """The response, whatever its status. A redirect to another host, and unless `inline` one to a page that the
-        crawl has already, is not followed but stands in `response.next_request`.
+    async def send(self, request: Request, *, inline: bool = False) -> Response:
+        """The response, whatever its status. A redirect to another host, one to a host with a delay, and unless
+        `inline` one to a page that the crawl has already, is not followed but stands in `response.next_request`.
 
         Raises `FetchError`, and whatever a middleware raises."""
-        return (self._inline if inline else self._leased)(request)
+        response = await (self._inline if inline else self._leased)(request)
+        response.read_by(self._reader)
+        return response
 
     def knows_robots(self, request: Request) -> bool:
         """Whether `admit` can decide without asking the host first. It says so itself, too."""
@@ -75,18 +90,49 @@ class Exchange:
         return self._robots.rules(url)
 
     async def learn_robots(self, request: Request) -> None:
+        """In a turn of the host, which the caller has; a redirect of robots.txt waits for a turn of its own. Raises
+        `FetchError`."""
+        host = urls.host_key(request.url)
+        first: list[Request] = []
+
+        async def fetch(asked: Request) -> Response:
+            if not first:
+                first.append(asked)
+                return await self._send(asked, self._fetch)
+            if urls.host_key(asked.url) == host:
+                await self._places.again(host, _ROBOTS_PATIENCE_SECONDS)
+                return await self._send(asked, self._fetch)
+            return await self._fetch_in_turn(asked)
+
+        await self._robots.learn(request, fetch)
+        if self._rule(host).obey_robots and (rules := self._robots.rules(request.url)) is not None:
+            self._frontier.host(host, crawl_delay=rules.crawl_delay or 0.0)
+
+    async def _fetch_in_turn(self, request: Request) -> Response:
+        host = urls.host_key(request.url)
+        await self._places.enter(host, _ROBOTS_PATIENCE_SECONDS)
         try:
-            await self._robots.learn(request)
-        finally:
-            self._frontier.sent(urls.host_key(request.url), self._clock.now())
+            response = await self._send(request, self._fetch)
+        except BaseException:
+            self._places.leave(host)
+            raise
+        response.on_close(partial(self._places.leave, host))
+        return response
 
     def admit(self, request: Request) -> bool:
         """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
-        `BlockedError` with reason `robots` where it disallows it."""
+        `BlockedError` with reason `robots` where it disallows it, with reason `nofollow` for a link of a page that
+        asks for its links not to be followed, and what went wrong last where robots.txt cannot be had."""
+        if request.refused:
+            url = urls.redact(request.url)
+            raise BlockedError(f"the page that links to {url} says nofollow", reason=request.refused)
         if not self._rule(urls.host_key(request.url)).obey_robots:
             return True
         decision = self._robots.check(request.url)
         if decision is None:
+            closed = self._robots.closed(request.url)
+            if closed is not None:
+                raise closed
             return False
         if not decision.allowed:
             raise BlockedError(
@@ -108,8 +154,9 @@ class Exchange:
             if refusal is not None:
                 here, there = urls.redact(request.url), urls.redact(hop.url)
                 raise BlockedError(f"{here} redirects to {there}: {refusal}", reason=refusal)
-            same_host = urls.host_key(hop.url) == urls.host_key(request.url)
-            if not same_host or not self.knows_robots(hop) or is_known(hop):
+            host = urls.host_key(request.url)
+            has_turn = urls.host_key(hop.url) == host and not self._frontier.delay(host)
+            if not has_turn or not self.knows_robots(hop) or is_known(hop):
                 response.next_request = hop
                 return response
             self.admit(hop)
@@ -118,15 +165,7 @@ class Exchange:
     async def _exchange(self, request: Request, fetch: Fetch) -> Response:
         total = self._stats.total
         total.requests += 1
-        host = urls.host_key(request.url)
-        try:
-            response = await fetch(request)
-        except FetchError as error:
-            self._frontier.sent(host, self._clock.now())
-            self._stats.by_proxy(error.proxy, failed=True)
-            raise
-        self._stats.by_proxy(response.proxy)
-        self._frontier.sent(host, self._clock.now() - response.elapsed_seconds + response.connect_seconds)
+        response = await self._send(request, fetch)
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)
@@ -135,8 +174,39 @@ class Exchange:
         self._stats.status[response.status] += 1
         return response
 
+    async def _send(self, request: Request, fetch: Fetch) -> Response:
+        """Over the wire; the frontier hears when it went out and what came of it."""
+        host = urls.host_key(request.url)
+        try:
+            response = await fetch(request)
+        except FetchError as error:
+            now = self._clock.now()
+            self._frontier.sent(host, now)
+            self._frontier.observe(host, Answer(reason=error.reason), now)
+            self._stats.by_proxy(error.proxy, failed=True)
+            raise
+        self._stats.by_proxy(response.proxy)
+        now = self._clock.now()
+        latency = response.elapsed_seconds - response.connect_seconds
+        self._frontier.sent(host, now - latency)
+        pause = self._retry.retry_after(response.headers, now) if response.status >= 400 else None
+        self._frontier.observe(host, Answer(response.status, "", latency, pause), now)
+        return response
+
     def _count_stream(self, content: StreamReader) -> None:
         self._stats.total.bytes += content.total_bytes
+
+
+def check_host(frontier: Frontier, host: str, now: float) -> None:
+    """Raises `ConnectError` with reason `host_down` where the host is given up for now."""
+    if frontier.is_paused(host, now) and frontier.circuit(host, now) is Circuit.DOWN:
+        state = frontier.state(host)
+        raise ConnectError(
+            f"{host} is given up for {state.blocked_until - now:.0f} s: {state.failures} failures in a row, "
+            f"the last {state.last_trouble}",
+            reason="host_down",
+            retryable=False,
+        )
 
 
 def _wrapped(middleware: Middleware, inner: Fetch) -> Fetch:

@@ -37,7 +37,7 @@ class Found:
 
     WAITING = "waiting"
     OUTSIDE = "refused before it was queued"
-    """Off site, too deep, too long."""
+    """Off site, too deep, too long, or a link of a page that says nofollow."""
     KNOWN = "known"
     """Met, and nothing more is kept."""
     UNKNOWN = "never met"
@@ -59,6 +59,8 @@ class Explanation(msgspec.Struct, kw_only=True, omit_defaults=True):
     depth: int | None = None
     attempts: int | None = None
     """Tries that came to an end."""
+    tries: str = ""
+    """What came of each, where there was more than one: statuses and reasons."""
     status: int | None = None
     reason: str = ""
     message: str = ""
@@ -133,7 +135,7 @@ def _tell_end(told: Explanation, reader: FrontierReader, ended: Ended) -> None:
     fate = ended.fate
     told.verdict, told.at, told.depth, told.attempts = fate.verdict, fate.at, fate.depth, fate.attempts
     told.status, told.reason, told.message = fate.status or None, fate.reason, fate.message
-    told.target = fate.target
+    told.target, told.tries = fate.target, fate.tries
     if fate.target and fate.verdict == Verdict.REDIRECTED:
         told.target_verdict = _verdict_of(reader, fate.target)
     _tell_way(told, reader, ended.origin)

@@ -57,6 +57,8 @@ class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """The stable word of `FetchError.reason`, where it did not end well."""
     message: str = ""
     target: str = ""
+    tries: str = ""
+    """`crawler.attempt.summary` of all of them, where there was more than one."""
     revisit: Revisit | None = None
     """None: not a page, or of an earlier version, or `crawl.keep_validators` was off."""
 
@@ -74,7 +76,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
     url: str
     reason: str
-    """`"offsite"`, `"depth"`, `"url_length"`."""
+    """`"offsite"`, `"depth"`, `"url_length"`, `"nofollow"`."""
     depth: int
     found_on: str
     """The page's URL; empty for `start()`."""

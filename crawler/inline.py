@@ -15,16 +15,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
+from crawler.attempt import Attempt, kept
 from crawler.callback_time import unhurried
 from crawler.errors import FetchError, StatusError
-from crawler.retry import is_repeatable, parse_retry_after
+from crawler.exchange import check_host
+from crawler.retry import is_repeatable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from crawler.context import Context
     from crawler.cookies import Cookies
     from crawler.exchange import Exchange
+    from crawler.places import Places
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Robots
@@ -42,32 +45,32 @@ class Inline:
 
     logger = logging.getLogger("crawler.inline")
 
-    def __init__(self, context: Context, exchange: Exchange) -> None:
+    def __init__(self, context: Context, exchange: Exchange, places: Places) -> None:
         self.settings = context.settings
         self.stats = context.stats
         self.job = context.job
-        self.on_leave: Callable[[], None] = lambda: None
         self._frontier = context.frontier
         self._fetcher = context.fetcher
         self._clock = context.clock
         self._retry = context.retry
         self._rng = context.rng
         self._exchange = exchange
-        self._freed = asyncio.Event()
+        self._places = places
         self._streams: dict[asyncio.Task[Any] | None, list[Response]] = {}
 
     async def fetch(self, request: Request) -> Response:
-        """The final response, whatever its status, after retries. Raises `FetchError`."""
+        """The final response, whatever its status, after retries. Raises `FetchError`, which has its `attempts`."""
         self._trust(request)
         attempt = 0
+        tried: list[Attempt] = []
         while True:
-            response, wait = await self._try(request, attempt)
+            response, wait = await self._try(request, attempt, tried)
             if wait is not None:
                 attempt += 1
                 self.stats.total.retries += 1
                 await self._clock.sleep(wait)
             elif response is not None and response.next_request is not None:
-                request, attempt = response.next_request, 0
+                request, attempt, tried = response.next_request, 0, []
             elif response is not None:
                 return response
 
@@ -86,7 +89,7 @@ class Inline:
         await self._ask_robots(request)
         host = urls.host_key(request.url)
         total = self.stats.total
-        await self._enter(host)
+        await self._places.enter(host)
         async with contextlib.AsyncExitStack() as socket:
             try:
                 total.requests += 1
@@ -99,7 +102,7 @@ class Inline:
                 raise
             finally:
                 self._frontier.sent(host, self._clock.now())
-                self._leave(host)
+                self._places.leave(host)
             yield opened
 
     def cookies(self, session: str | None, url: str | None) -> Cookies:
@@ -115,49 +118,56 @@ class Inline:
         for response in self._streams.pop(asyncio.current_task(), ()):
             response.close()
 
-    def place_freed(self) -> None:
-        """Some host has a place free: those who wait for one look again."""
-        freed, self._freed = self._freed, asyncio.Event()
-        freed.set()
-
     def _trust(self, request: Request) -> None:
         if trusted.get():
             self._fetcher.allow_host(urls.host_key(request.url))
 
-    async def _try(self, request: Request, attempt: int) -> tuple[Response | None, float | None]:
-        """(response, None), or (None, seconds to the next try)."""
+    async def _try(self, request: Request, attempt: int, tried: list[Attempt]) -> tuple[Response | None, float | None]:
+        """(response, None), or (None, seconds to the next try) with one more in `tried`."""
         again = request.is_replayable and (is_repeatable(request.method) or request.retry_times is not None)
         try:
             response = await self._in_turn(request)
         except FetchError as error:
-            wait = self._retry.wait_after(attempt, self._rng, times=request.retry_times)
+            wait = self._wait_after(attempt, request)
             if wait is None or not (again and error.retryable):
+                error.attempts = kept(tried, Attempt.of(error, self._clock.now()))
                 raise
-            return None, max(wait, error.least_wait_seconds)
+            wait = max(wait, error.least_wait_seconds)
+            tried[:] = kept(tried, Attempt.of(error, self._clock.now(), wait_seconds=wait))
+            return None, wait
         if again and response.status in self.settings.retry.http_codes:
             now = self._clock.now()
-            pause = parse_retry_after(response.headers.get("Retry-After"), now)
-            wait = self._retry.wait_after(attempt, self._rng, times=request.retry_times, retry_after=pause)
+            pause = self._retry.retry_after(response.headers, now)
+            wait = self._wait_after(attempt, request, pause)
             if wait is not None:
                 response.close()
+                answer = StatusError(response.status, urls.redact(response.url))
+                tried[:] = kept(tried, Attempt.of(answer, now, wait_seconds=wait))
                 return None, wait
         return response, None
 
+    def _wait_after(self, attempt: int, request: Request, retry_after: float | None = None) -> float | None:
+        failures = self._frontier.state(urls.host_key(request.url)).failures
+        return self._retry.wait_after(
+            attempt, self._rng, times=request.retry_times, retry_after=retry_after, host_failures=failures
+        )
+
     async def _in_turn(self, request: Request) -> Response:
-        await self._ask_robots(request)
         host = urls.host_key(request.url)
-        await self._enter(host)
+        check_host(self._frontier, host, self._clock.now())
+        await self._ask_robots(request)
+        await self._places.enter(host)
         try:
             response = await self._exchange.send(request, inline=True)
         except BaseException:
-            self._leave(host)
+            self._places.leave(host)
             raise
         if request.stream:  # the place is the stream's until that is closed
-            response.on_close(partial(self._leave, host))
+            response.on_close(partial(self._places.leave, host))
             self.lend(response)
             self._streams.setdefault(asyncio.current_task(), []).append(response)
         else:
-            self._leave(host)
+            self._places.leave(host)
         return response
 
     async def _ask_robots(self, request: Request) -> None:
@@ -168,23 +178,9 @@ class Inline:
 
     async def _learn_robots(self, request: Request) -> None:
         host = urls.host_key(request.url)
-        await self._enter(host)
+        await self._places.enter(host)
         try:
             if self._exchange.robots(request.url) is None:  # another may have learnt it while we waited
                 await self._exchange.learn_robots(request)
         finally:
-            self._leave(host)
-
-    async def _enter(self, host: str) -> None:
-        """Take a place at the host, when it has one, and wait for the turn."""
-        while (start := self._frontier.enter(host, self._clock.now())) is None:
-            await self._freed.wait()
-        try:
-            await self._clock.sleep(max(0.0, start - self._clock.now()))
-        except BaseException:
-            self._leave(host)
-            raise
-
-    def _leave(self, host: str) -> None:
-        self._frontier.leave(host, self._clock.now())
-        self.on_leave()
+            self._places.leave(host)

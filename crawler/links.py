@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from crawler import url as urls
-from crawler.request import Request
+from crawler.request import Request, Unfollowed
 
 __all__ = ["Links", "Scope"]
 
@@ -24,6 +24,7 @@ class Links:
     """The links of one page on their way to the frontier.
 
     `urls()` gives the absolute http(s) URLs, each once, in document order; iterating gives a `Request` for each.
+    `followed=False`: their page asks for them not to be followed, so the crawl takes none of them.
     """
 
     __slots__ = ("_accepted", "_base", "_references", "_template", "_urls")
@@ -37,11 +38,12 @@ class Links:
         allow: Patterns = (),
         deny: Patterns = (),
         options: Mapping[str, Any] | None = None,
+        followed: bool = True,
     ) -> None:
         self._base = base
         self._references = references
         self._accepted = _filter(_compiled(allow), _compiled(deny)) if allow or deny else None
-        self._template = Request(base, callback, **(options or {}))
+        self._template = (Request if followed else Unfollowed)(base, callback, **(options or {}))
         self._urls: list[str] | None = None
 
     @property

@@ -51,6 +51,7 @@ class Page:
         "not_modified",
         "outputs",
         "reached",
+        "record",
         "refusal",
         "request",
         "spools",
@@ -65,6 +66,8 @@ class Page:
         """Of the requests that this page gives."""
         self.verdict = Verdict.DONE
         self.not_before = 0.0
+        self.record = b""
+        """Of a request that is tried again, with what came of it so far."""
         self.entries: list[Entry] = []
         self.kept: list[Entry] = []
         """Those of `entries` that must not be handed over before the page ends: they would come twice."""

@@ -47,7 +47,7 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     if len(request.history) >= limit:
         raise RedirectError(f"more than {limit} redirects, the last at {here}", reason="redirect_limit")
     hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
-    changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None}
+    changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None, "attempts": ()}
     if _becomes_get(request.method, response.status):
         changes.update(method="GET", body=None, data=None, json=None, compress=None, chunked=False, expect100=False)
         changes["headers"] = _without(request, _BODY_HEADERS)

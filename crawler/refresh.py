@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict, istr
 
-from crawler.errors import BlockedError, CallbackError, FetchError
+from crawler.errors import CallbackError, FetchError
 from crawler.fate import Revisit
 from crawler.page import Page
 from crawler.request import Request
@@ -52,6 +52,8 @@ _OWN_HEADERS = (
     "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range", "Authorization",
 )  # fmt: skip
 """With one of these a request asks something else than was asked before."""
+_PASSING = ("host_down", "robots_unavailable")
+"""Reasons why trying again is of no use now; by the next crawl it may be."""
 _ETAG, _LAST_MODIFIED = istr("ETag"), istr("Last-Modified")
 _HEADS = tuple(b"\xde\x00%c" % fields for fields in range(4))
 """How msgspec begins a record of so many fields (MessagePack: map 16): nothing is to be kept of one that has only those
@@ -105,21 +107,21 @@ class Revisits:
     def of_failure(self, request: Request, error: Exception, response: Response | None, *, ok: bool) -> Revisit | None:
         """Of a request that failed, if it may succeed the next time; then it is read in full. `ok`: the response was
         there, but its callback failed."""
-        if not self._kept or request.method != "GET" or request.stream or isinstance(error, BlockedError):
+        if not self._kept or request.method != "GET" or request.stream:
             return None
         if response is not None:
             may_pass = ok or response.status in self._http_codes
         else:
-            may_pass = error.retryable if isinstance(error, FetchError) else True
+            may_pass = not isinstance(error, FetchError) or error.retryable or error.reason in _PASSING
         if not may_pass:
             return None
         return Revisit(callback=request.callback or "", priority=request.priority, record=self._record(request))
 
     def _record(self, request: Request) -> bytes:
-        """Without what was said for one visit alone: when it was due, and the redirects that led to it. Empty where
-        nothing is left but URL, callback and priority; a URL with a password is not kept in the open, so it is left."""
-        if request.history or request.not_before is not None:
-            request = request.replace(history=(), not_before=None)
+        """Without what is of one visit alone: when it was due, redirects and failed attempts. Empty where nothing is
+        left but URL, callback and priority; a URL with a password is not kept in the open, so it is left."""
+        if request.history or request.attempts or request.not_before is not None:
+            request = request.replace(history=(), attempts=(), not_before=None)
         record = self._codec.encode(request)
         is_plain = record.startswith(_HEADS[1 + (request.callback is not None) + (request.priority != 0)])
         return b"" if is_plain and redact(request.url) == request.url else record

@@ -15,20 +15,21 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec.structs import force_setattr
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import url as urls
+from crawler.attempt import Attempt, kept
 from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
 from crawler.item import type_name
 from crawler.query import encode_query
 from crawler.storable import ENCODER, ITEM, KINDS, STORABLE_DATA, pack, restore
 
-__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout"]
+__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout", "Unfollowed"]
 
 _PRIORITY_LIMIT = 2**31 - 1
 NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
@@ -114,6 +115,11 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
     """Redirects followed so far; filled by the crawler."""
     depth: int = 0
     """Links from the start; filled by the crawler."""
+    attempts: tuple[Attempt, ...] = ()
+    """Tries so far that did not do, oldest first; filled by the crawler, and gone from what is yielded again."""
+
+    refused: ClassVar[str] = ""
+    """Why the crawl does not take it, in the word that statistics count."""
 
     def __post_init__(self) -> None:
         # Also runs when a record is read back: every step leaves its own result as it is.
@@ -244,6 +250,19 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         return f"<Request {self.method} {urls.redact(self.url)}>"
 
 
+class Unfollowed(Request, frozen=True):
+    """A link of a page that asks for its links not to be followed: the same request, but the crawl does not take it."""
+
+    refused: ClassVar[str] = "nofollow"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Request):
+            return NotImplemented
+        return msgspec.structs.astuple(self) == msgspec.structs.astuple(other)
+
+    __hash__ = Request.__hash__
+
+
 class RequestCodec:
     """Requests to bytes and back, as a closed schema.
 
@@ -283,6 +302,11 @@ class RequestCodec:
         if depth:
             force_setattr(request, "depth", depth)
         return request
+
+    def tried(self, record: bytes, attempt: Attempt) -> bytes:
+        """A stored request with one more of its `attempts`. Raises as `decode` does."""
+        request = self.decode(record)
+        return self.encode(request.replace(attempts=kept(request.attempts, attempt)))
 
     def _unpack(self, code: int, data: memoryview) -> Any:
         kind = KINDS.get(code)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from crawler import directives
 from crawler import encoding as encodings
 from crawler import url as urls
+from crawler.directives import Directives, Reader
 from crawler.links import Links, Patterns
-from crawler.request import NO_HEADERS, Hop, Request
+from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Response", "SavedFile"]
 
 _BASE_ELEMENT = re.compile(rb"<base", re.IGNORECASE).search
+_NOBODY = Reader()
 _LINK_ATTRIBUTES = {"a": "href", "area": "href", "link": "href", "base": "href"}
 
 
@@ -62,8 +65,10 @@ class Response:
         "_encoding",
         "_html",
         "_json_loads",
+        "_reader",
         "_refetch",
         "_request_headers",
+        "_robots",
         "_saver",
         "_selector",
         "_taken",
@@ -143,6 +148,8 @@ class Response:
         self._html: LexborHTMLParser | None = None
         self._selector: Selector | None = None
         self._base_url: str | None = None
+        self._reader = _NOBODY
+        self._robots: Directives | None = None
 
     # -- the request's side ------------------------------------------------------------------------------------------
 
@@ -245,6 +252,44 @@ class Response:
         """As `css`, in XPath 1.0; needs the extra `crawler[xpath]`."""
         return self.selector.xpath(query, **variables)
 
+    # -- what it asks of crawlers ------------------------------------------------------------------------------------
+
+    @property
+    def robots(self) -> Directives:
+        """What the page asks of crawlers: `X-Robots-Tag`, and in HTML `<meta name="robots">`, as far as they are for
+        everyone or for the crawl's product token. Read when first asked for; only a page whose head has the letters is
+        parsed for it."""
+        if self._robots is None:
+            fields, token = self.headers.getall("X-Robots-Tag", ()), self._reader.token
+            found: list[tuple[str, str]] = []
+            if self.body and self._may_be_html() and directives.may_be_in(self.body, token):
+                found = directives.metas(self.html, token)
+            self._robots = directives.read(fields, found, token=token, now=self._reader.now())
+        return self._robots
+
+    @property
+    def noindex(self) -> bool:
+        """Whether the page asks not to be shown in search results; nothing in the crawler keeps to it by itself."""
+        return self.robots.noindex
+
+    @property
+    def nofollow(self) -> bool:
+        """Whether the page asks for its links not to be followed. `politeness.obey_nofollow` says whether the crawl
+        keeps to it."""
+        return self.robots.nofollow
+
+    def read_by(self, reader: Reader) -> None:
+        """From now on it is this one who asks for `robots`; done by the crawl."""
+        self._reader, self._robots = reader, None
+
+    def _may_be_html(self) -> bool:
+        kind = self.headers.get("Content-Type")
+        return kind is None or "html" in kind.lower()
+
+    @property
+    def _are_links_followed(self) -> bool:
+        return not (self._reader.obeys_nofollow(urls.host_key(self.url)) and self.nofollow)
+
     # -- links -------------------------------------------------------------------------------------------------------
 
     @property
@@ -265,11 +310,12 @@ class Response:
 
     def follow(self, ref: str | Selector | LexborNode, callback: Any = None, **request: Any) -> Request:
         """A `Request` for one link: a reference, or the selector of an element that has one (`a`, `link`, `img`,
-        ...)."""
+        ...). On a page that asks for its links not to be followed, one that the crawl does not take
+        (`politeness.obey_nofollow`)."""
         reference = ref if isinstance(ref, str) else _reference(ref)
         if reference is None:
             raise ValueError(f"{ref!r} has no href or src to follow")
-        return Request(self.urljoin(reference), callback, **request)
+        return (Request if self._are_links_followed else Unfollowed)(self.urljoin(reference), callback, **request)
 
     def follow_all(
         self,
@@ -285,16 +331,18 @@ class Response:
 
         `links` is a CSS selector, selectors, or URLs; `css=` is Scrapy's spelling of the first. `allow` and `deny` are
         regular expressions searched in the absolute URL. Links that are not http(s), and fragments of this page,
-        drop out.
+        drop out. On a page that asks for its links not to be followed, the crawl takes none of them
+        (`politeness.obey_nofollow`).
         """
         if css is not None:
             links = css
         references = self._references(links) if isinstance(links, str) else _all_references(links)
-        return Links(self.base_url, references, callback, allow=allow, deny=deny, options=request)
+        followed = self._are_links_followed
+        return Links(self.base_url, references, callback, allow=allow, deny=deny, options=request, followed=followed)
 
     def links(self, css: str = "a[href]") -> list[str]:
         """The absolute http(s) URLs of these elements, each once, in document order."""
-        return self.follow_all(css).urls()
+        return Links(self.base_url, self._references(css)).urls()
 
     def _references(self, query: str) -> list[str]:
         if "::" in query:

@@ -23,6 +23,7 @@ As in both, only a rule ends a list of user-agent lines: with `User-agent: *`, `
 
 from __future__ import annotations
 
+import email.utils
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -32,7 +33,17 @@ from crawler.encoding import decode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["ALLOW_ALL", "DENY_ALL", "PARSE_LIMIT_BYTES", "Decision", "Robots", "product_token", "verdict_for_status"]
+__all__ = [
+    "ALLOW_ALL",
+    "DENY_ALL",
+    "LONGEST_LIFETIME",
+    "PARSE_LIMIT_BYTES",
+    "Decision",
+    "Robots",
+    "lifetime",
+    "product_token",
+    "verdict_for_status",
+]
 
 PARSE_LIMIT_BYTES: Final = 512 * 1024
 """What stands behind is ignored, the line that is cut included (section 2.5 asks for at least 500 KiB)."""
@@ -104,6 +115,42 @@ def verdict_for_status(status: int) -> Literal["parse", "allow", "deny"]:
     if 200 <= status <= 299:
         return "parse"
     return "allow" if 300 <= status <= 499 and status != 429 else "deny"
+
+
+LONGEST_LIFETIME: Final = 24 * 3600.0
+"""Seconds (section 2.4)."""
+_SHORTEST_LIFETIME: Final = 600.0
+"""However little a host's cache headers allow: one question in ten minutes is no burden."""
+_MAX_AGE = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?([0-9]{1,10})", re.IGNORECASE).search
+
+
+def lifetime(headers: Mapping[str, str]) -> float:
+    """Seconds for which an answer may be kept: what `Cache-Control: max-age` or `Expires` says (RFC 9111, section
+    4.2.1), from ten minutes to a day; a day where they say nothing."""
+    control = headers.get("Cache-Control", "")
+    if found := _MAX_AGE(control):
+        seconds = float(found[1]) - _age(headers)
+    elif any(word in control.lower() for word in ("no-cache", "no-store")):
+        seconds = 0.0
+    elif (expires := _moment(headers.get("Expires"))) is not None:
+        date = _moment(headers.get("Date"))
+        seconds = expires - date if date is not None else 0.0
+    else:
+        seconds = 0.0 if "Expires" in headers else LONGEST_LIFETIME
+    return min(max(seconds, _SHORTEST_LIFETIME), LONGEST_LIFETIME)
+
+
+def _age(headers: Mapping[str, str]) -> float:
+    value = headers.get("Age", "").strip()
+    return float(value[:10]) if value.isascii() and value.isdigit() else 0.0
+
+
+def _moment(value: str | None) -> float | None:
+    """Of an HTTP date, as a Unix time; None where it is none."""
+    try:
+        return None if value is None else email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def product_token(user_agent: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from crawler.attempt import Attempt, summary
 from crawler.errors import BlockedError, CrawlerError, FetchError, SettingsError
 from crawler.request import Request
 from crawler.settings.masking import masked
@@ -51,7 +52,8 @@ class Failure(msgspec.Struct, frozen=True):
     """What an errback gets: a request that did not end in its callback.
 
     `reason` is a stable word (`"status_404"`, `"connect_refused"`, `"callback_error"`, ...); `error` the exception;
-    `response` the answer where there was one; `attempts` how often it was sent.
+    `response` the answer where there was one; `attempts` how often it was sent; `history` what came of each, oldest
+    first, the last one included. Of more than 20 the first and the last ten are kept.
     """
 
     request: Request
@@ -59,6 +61,7 @@ class Failure(msgspec.Struct, frozen=True):
     error: Exception
     response: Response | None = None
     attempts: int = 1
+    history: tuple[Attempt, ...] = ()
 
     @property
     def request_info(self) -> RequestInfo:
@@ -153,7 +156,8 @@ class Spider:
         if isinstance(failure.error, BlockedError):  # counted, and nothing is wrong
             self.logger.debug("%s: %s", failure.reason, failure.error)
         elif isinstance(failure.error, FetchError):
-            self.logger.warning("%s: %s", failure.reason, failure.error)
+            tried = f" (tried {failure.attempts} times: {summary(failure.history, failure.attempts)})"
+            self.logger.warning("%s: %s%s", failure.reason, failure.error, tried if len(failure.history) > 1 else "")
 
     async def opened(self) -> None:
         """Runs before the first request."""

@@ -8,11 +8,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from crawler import crash, fate, politeness
+from crawler import crash, fate
+from crawler.attempt import Attempt, kept, summary
 from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
+from crawler.exchange import check_host
 from crawler.fate import Fate
-from crawler.retry import is_repeatable, parse_retry_after
+from crawler.politeness import Circuit, Pause
+from crawler.retry import is_repeatable
 from crawler.settings import StatusSet
 from crawler.spider import Failure
 from crawler.url import redact
@@ -38,6 +41,7 @@ _NAME_SECONDS = 0.1
 """How long a worker waits for a name: nearly all are there by then."""
 _LONGEST_MESSAGE = 500
 """Of an error, as it is kept for `crawler explain`."""
+_HIGHEST_PRIORITY = 2**31 - 1
 _NAME_PAUSE_SECONDS = 0.5
 """Shorter than the second for which any answer is kept."""
 
@@ -61,7 +65,7 @@ class Visits:
         self._stats = context.stats
         self._clock = context.clock
         self._retry = context.retry
-        self._rule = context.rule
+        self._by_address = context.settings.politeness.group_by == "ip"
         self._rng = context.rng
         self._fetcher = context.fetcher
         self._slow_names: set[str] = set()
@@ -84,12 +88,13 @@ class Visits:
 
     async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         try:
+            check_host(self._frontier, lease.host, self._clock.now())
             admitted = self._exchange.admit(request)
-        except BlockedError as error:
+        except FetchError as error:
             leave(True)
             await self._fail(page, request, lease, error)
             return
-        if not await self._is_resolved(request, lease):
+        if not await self._may_be_sent(request, lease):
             page.verdict = Verdict.RELEASE
             leave(True)
             return
@@ -126,6 +131,17 @@ class Visits:
 
     # -- from the request to the response ----------------------------------------------------------------------------
 
+    async def _may_be_sent(self, request: Request, lease: Lease) -> bool:
+        """False: the request goes back. Its turn may be another than was thought, now that the address is known; and
+        while we waited for that, the host may have asked for a pause."""
+        if not await self._is_resolved(request, lease):
+            return False
+        if self._by_address:
+            address = self._fetcher.address(request)
+            if address is not None and self._frontier.regroup(lease.host, address):
+                return False
+        return not self._frontier.is_paused(lease.host, self._clock.now())
+
     async def _is_resolved(self, request: Request, lease: Lease) -> bool:
         """Whether the host's name is known, or known not to be. A slow name server must not hold a worker: the request
         goes back, and looks again a moment later."""
@@ -138,7 +154,7 @@ class Visits:
             if lookup.done():
                 return True
             self._slow_names.add(lease.host)
-        self._frontier.host(lease.host, blocked_until=self._clock.now() + _NAME_PAUSE_SECONDS)
+        self._frontier.host(lease.host, blocked_until=self._clock.now() + _NAME_PAUSE_SECONDS, pause=Pause.NAME)
         return False
 
     async def _download(self, page: Page, request: Request, lease: Lease, admitted: bool) -> Response | None:
@@ -146,17 +162,14 @@ class Visits:
         try:
             if not (admitted or self._exchange.knows_robots(request)):
                 # robots.txt takes this turn of the host; the request itself comes with the next.
-                await self._exchange.learn_robots(request)
-                page.verdict = Verdict.RELEASE
+                await self._learn_robots(page, request, lease)
                 return None
             response = await self._exchange.send(request)
         except FetchError as error:
-            self._adapt(lease.host, None, error.reason)
-            if error.retryable and self._try_again(page, request, lease, None, error.least_wait_seconds):
+            if error.retryable and self._try_again(page, request, lease, None, error):
                 logger.debug("%r: %s, again later", request, error)
                 return None
             raise
-        self._adapt(lease.host, response.status, None)
         if response.next_request is not None:
             self._requeue(page, request, lease, response)
         elif response.status in self._settings.retry.http_codes and self._try_again(page, request, lease, response):
@@ -170,46 +183,57 @@ class Visits:
         response.close()
         return None
 
+    async def _learn_robots(self, page: Page, request: Request, lease: Lease) -> None:
+        """Without its rules nobody goes to the host, so where they cannot be had all of its requests wait."""
+        page.verdict = Verdict.RELEASE
+        try:
+            await self._exchange.learn_robots(request)
+        except FetchError as error:
+            if not (error.retryable and self._try_again(page, request, lease, None, error)):
+                page.verdict = Verdict.DONE
+                raise
+            logger.debug("%r: %s, again later", request, error)
+            self._frontier.host(lease.host, blocked_until=page.not_before, pause=Pause.ROBOTS)
+
     def _try_again(
-        self, page: Page, request: Request, lease: Lease, response: Response | None, least_wait: float = 0.0
+        self, page: Page, request: Request, lease: Lease, response: Response | None, error: FetchError | None = None
     ) -> bool:
-        """Put the request off, unless it was tried often enough."""
+        """Put the request off, unless it was tried often enough. One of `response` and `error` is there."""
         if not is_repeatable(request.method) and request.retry_times is None:
             return False
-        now = self._clock.now()
-        retry_after = None if response is None else parse_retry_after(response.headers.get("Retry-After"), now)
-        wait = self._retry.wait_after(lease.attempt, self._rng, times=request.retry_times, retry_after=retry_after)
-        if retry_after is not None:
-            # The host asked for a pause, whether this request is given another try or not.
-            pause = min(retry_after, self._retry.retry_after_max_seconds)
-            self._frontier.host(lease.host, blocked_until=now + pause)
+        now, host = self._clock.now(), lease.host
+        if self._frontier.circuit(host, now) is not Circuit.CLOSED and self._frontier.is_paused(host, now):
+            page.verdict, page.not_before = Verdict.RELEASE, now  # that the host is down says nothing of the request
+            self._stats.total.retries += 1
+            return True
+        wait = self._retry.wait_after(
+            lease.attempt,
+            self._rng,
+            times=request.retry_times,
+            retry_after=None if response is None else self._retry.retry_after(response.headers, now),
+            host_failures=self._frontier.state(host).failures,
+        )
         if wait is None:
             return False
-        page.verdict, page.not_before = Verdict.RETRY, now + max(wait, least_wait)
+        if error is None:
+            assert response is not None
+            error = StatusError(response.status, redact(response.url))
+        wait = max(wait, error.least_wait_seconds)
+        page.verdict, page.not_before = Verdict.RETRY, now + wait
+        page.record = self._collector.tried(lease, Attempt.of(error, now, wait_seconds=wait))
         self._stats.total.retries += 1
         return True
 
     def _requeue(self, page: Page, request: Request, lease: Lease, response: Response) -> None:
-        """A redirect to another host waits for that host's turn."""
+        """A redirect waits for its host's turn, and has the next one there: what it leads to may not keep."""
         hop = response.next_request
         assert hop is not None
         if self._collector.is_known(hop):
             self._stats.total.duplicates += 1
         else:
-            page.entries.append(self._collector.entry(hop, request.depth, page.parent)._replace(filtered=False))
+            entry = self._collector.entry(hop, request.depth, page.parent)
+            page.entries.append(entry._replace(filtered=False, priority=min(entry.priority + 1, _HIGHEST_PRIORITY)))
         page.fate = self._fate(fate.Verdict.REDIRECTED, request, lease, response, target=redact(hop.url))
-
-    def _adapt(self, host: str, status: int | None, reason: str | None) -> None:
-        rule = self._rule(host)
-        if not rule.adaptive:
-            return
-        delay = self._frontier.delay(host)
-        if politeness.is_trouble(status, reason):
-            changed = politeness.after_error(delay, rule)
-        else:
-            changed = politeness.after_success(delay, rule)
-        if changed != delay:
-            self._frontier.host(host, delay=changed)
 
     def _ok_status(self, request: Request) -> StatusSet:
         return self._settings.http.ok_status if request.ok_status is None else StatusSet(request.ok_status)
@@ -272,7 +296,10 @@ class Visits:
         page.fate = self._fate(word, asked, lease, response, reason=reason, message=str(error), revisit=again)
         page.invalidate()
         name = request.errback or "failed"
-        failure = Failure(request, reason, error, response, lease.attempt + 1)
+        status = 0 if response is None else response.status
+        last = Attempt.of(error, self._clock.now(), reason=reason, status=status)
+        history = kept((page.request or request).attempts, last)
+        failure = Failure(request, reason, error, response, lease.attempt + 1, history)
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
             await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
@@ -294,15 +321,21 @@ class Visits:
         target: str = "",
         revisit: Revisit | None = None,
     ) -> Fate:
+        status = 0 if response is None else response.status
+        tries = ""
+        if request.attempts:
+            now = Attempt(self._clock.now(), reason or f"status_{status}", status)
+            tries = summary(kept(request.attempts, now), lease.attempt + 1)
         return Fate(
             redact(request.url),
             verdict,
             self._clock.now(),
             lease.depth,
             lease.attempt + 1,
-            0 if response is None else response.status,
+            status,
             reason,
             message[:_LONGEST_MESSAGE],
             target,
+            tries,
             revisit,
         )

@@ -23,16 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """errors crash fate url query encoding css selector links body storable request form curl response item settings
-    contracts""",
+    """attempt errors crash fate url query encoding css selector directives links body storable request form curl
+    response item settings contracts""",
     # 1 rules: pure decisions; time and chance are arguments
     "robots politeness retry redirect guard cookies proxies spider",
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals exchange callback_time page collector inline visit steps epochs refresh feed engine",
+    "context refusals places exchange callback_time page collector inline visit steps epochs refresh feed engine",
     # 4 assembly
-    "assemble predecessor loader status process signals jobs repair explain",
+    "assemble outputs predecessor loader status process signals jobs repair explain",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -53,6 +53,7 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "outputs": "what a job keeps of its outputs",
     "predecessor": "what the last crawl left is looked at before anything is assembled",
     "jobs": "a job is looked at without a crawl",
     "repair": "what is mended is a job's own files, in their own formats",

@@ -47,6 +47,7 @@ async def shop(stack: AsyncExitStack) -> LocalSite:
     site.page("/in", "<h1>Welcome</h1>")
     site.page("/items.json", '{"items": [1, 2]}', content_type="application/json")
     site.page("/missing", "", status=404)
+    site.page("/private.html", "<title>Private</title><a href=/welcome>", headers={"X-Robots-Tag": "noindex"})
     site.page("/broken", "out of order", status=500)
     site.page("/lines.txt", "one two\nthree\n", content_type="text/plain")
     site.page("/big.zip", b"z" * 100_000, headers={"ETag": '"1"'}, content_type="application/zip")
@@ -101,7 +102,13 @@ async def careful(spider: type[Spider], stack: AsyncExitStack) -> None:
     items = await at_the_shop(spider, stack, settings=SETTINGS)
     (failed,) = [item for item in items if "reason" in item]
     assert (failed["reason"], failed["body"], failed["attempts"]) == ("status_500", "out of order", 1)
+    assert failed["history"] == ["500"]
     assert len(items) == 2
+
+
+async def indexer(spider: type[Spider], stack: AsyncExitStack) -> None:
+    items = await at_the_shop(spider, stack, settings=SETTINGS)
+    assert sorted(item["url"].rpartition("/")[2] for item in items) == ["", "welcome"]
 
 
 async def feed(spider: type[Spider], stack: AsyncExitStack) -> None:
@@ -165,7 +172,7 @@ async def chat(spider: type[Spider], stack: AsyncExitStack) -> None:
 EXAMPLES: dict[str, Callable[[type[Spider], AsyncExitStack], Any]] = {
     example.__name__.replace("_", "-"): example
     for example in (
-        *(sender, uploader, api, member, reader, careful),
+        *(sender, uploader, api, member, reader, indexer, careful),
         *(feed, images, two_visitors, through_one, intern, staging, ticker, chat),
     )
 }

@@ -26,6 +26,7 @@ _OUTSIDE = {
     "offsite": "its host is none of the spider's allowed_domains",
     "depth": "deeper than crawl.depth_limit",
     "url_length": "longer than http.max_url_length",
+    "nofollow": "the page asks for its links not to be followed (politeness.obey_nofollow)",
 }
 _UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
 
@@ -63,7 +64,7 @@ def _rows(told: Explanation, now: float) -> list[tuple[str, str]]:
     if told.depth is not None:
         rows.append(("depth", str(told.depth)))
     if told.attempts is not None:
-        rows.append(("attempts", str(told.attempts)))
+        rows.append(("attempts", f"{told.attempts}: {told.tries}" if told.tries else str(told.attempts)))
     if told.deaths:
         rows.append(("deaths", f"its processing killed the process {_times(told.deaths)}"))
     rows.extend(_way(told))

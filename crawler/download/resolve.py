@@ -206,6 +206,14 @@ class Resolver(AbstractResolver):
         host = host.lower()
         return self._known(host) is not None or _is_address(host)
 
+    def address(self, host: str) -> str | None:
+        """The lowest of the addresses that are known of `host`, itself where it is one; None where none is known."""
+        host = host.lower()
+        if _is_address(host):
+            return host
+        answer = self._known(host)
+        return min(answer.addresses, default=None) if answer is not None else None
+
     def prefetch(self, host: str) -> asyncio.Future[Answer] | None:
         """Look the name up, or join who does. The future is done when it is `known`; it never raises, and cancelling it
         cancels nothing else. The answer is kept for the next `resolve`, up to a minute, whatever its TTL.

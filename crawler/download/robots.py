@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,25 +15,52 @@ from crawler.download.translate import FOREIGN, translate
 from crawler.errors import BlockedError, FetchError, RedirectError
 from crawler.redirect import next_request
 from crawler.request import Request, Timeout
-from crawler.robots import ALLOW_ALL, PARSE_LIMIT_BYTES, Decision, Robots, verdict_for_status
+from crawler.robots import (
+    ALLOW_ALL,
+    LONGEST_LIFETIME,
+    PARSE_LIMIT_BYTES,
+    Decision,
+    Robots,
+    lifetime,
+    verdict_for_status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from crawler.contracts import Clock, Fetcher
+    from crawler.contracts import Clock, Fetch
     from crawler.response import Response
 
 __all__ = ["RobotsCache"]
 
-_LIFETIME = 24 * 3600.0  # RFC 9309, 2.4: not longer than 24 hours
 _PARSED_ON_THE_LOOP = 64 * 1024  # more is parsed in a thread: 512 KiB of rules take tenths of a second
 _MAX_REDIRECTS = 5  # RFC 9309, 2.3.1.2
 _MAX_ORIGINS = 10_000
+_CLOSED_SECONDS = 600.0
+"""How long an origin is left alone whose robots.txt could not be had."""
+_STALE_SECONDS = 3600.0
+"""How long an old copy goes on being good while there is no new one (RFC 9309, 2.3.1.4)."""
 
 
 class _Known(NamedTuple):
     robots: Robots
     expires: float
+
+
+class _Closed(NamedTuple):
+    """Of an origin whose robots.txt could not be had."""
+
+    times: int
+    """In a row."""
+    until: float
+    """0: it may be asked for again."""
+    error: FetchError
+
+
+class _Answer(NamedTuple):
+    body: bytes | None
+    """None: there are no rules."""
+    lifetime: float
 
 
 class _Saved(msgspec.Struct, array_like=True, frozen=True):
@@ -42,29 +70,37 @@ class _Saved(msgspec.Struct, array_like=True, frozen=True):
     """Unix time."""
     body: bytes | None
     """Deflated; None: everything is allowed."""
+    lifetime: float = 24 * 3600.0
+    """Seconds."""
 
 
 class RobotsCache:
     """`crawler.contracts.RobotsRules`. `agent` is our product token, `timeout` that of a fetch.
+
+    An answer is good for a day, or for less if its cache headers say so. Where there is none (5xx, no connection), it
+    is asked for again `patience` times, as the requests that need it come up again; then the origin is closed for ten
+    minutes. An old copy stays good meanwhile.
 
     At most 10,000 origins are kept in memory; `saved` gives back what `rows` gave of the others, and of earlier runs.
     """
 
     def __init__(
         self,
-        fetcher: Fetcher,
         clock: Clock,
         agent: str,
         timeout: Timeout,
         saved: Callable[[str], bytes | None] = lambda key: None,
+        *,
+        patience: int = 3,
     ) -> None:
-        self._fetcher = fetcher
         self._clock = clock
         self._agent = agent
         self._timeout = timeout
         self._saved = saved
+        self._patience = patience
         self._rows: dict[str, bytes | None] = {}
         self._known: collections.OrderedDict[str, _Known] = collections.OrderedDict()
+        self._failed: collections.OrderedDict[str, _Closed] = collections.OrderedDict()
         self._learning: dict[str, asyncio.Future[FetchError | None]] = {}
 
     def check(self, url: str) -> Decision | None:
@@ -78,12 +114,16 @@ class RobotsCache:
             return None
         return known.robots
 
+    def closed(self, url: str) -> FetchError | None:
+        failed = self._failed.get(urls.origin(url))
+        return copy.copy(failed.error) if failed is not None and failed.until > self._clock.now() else None
+
     def rows(self) -> Mapping[str, bytes | None]:
         """For `Frontier.commit`: what was fetched since the last call."""
         rows, self._rows = self._rows, {}
         return rows
 
-    async def learn(self, request: Request) -> None:
+    async def learn(self, request: Request, fetch: Fetch) -> None:
         origin = urls.origin(request.url)
         while (underway := self._learning.get(origin)) is not None:
             await asyncio.wait([underway])
@@ -95,23 +135,55 @@ class RobotsCache:
             return
         ended = self._learning[origin] = asyncio.get_running_loop().create_future()
         try:
-            robots = await self._fetch(origin, request)
+            await self._learn(origin, request, fetch)
         except FetchError as error:
             ended.set_result(error)
             raise
         else:
             ended.set_result(None)
-            self._keep(origin, robots, self._clock.now())
         finally:
             del self._learning[origin]
             if not ended.done():
                 ended.cancel()
 
-    def _keep(self, origin: str, robots: Robots, fetched: float) -> _Known:
-        known = self._known[origin] = _Known(robots, fetched + _LIFETIME)
+    async def _learn(self, origin: str, request: Request, fetch: Fetch) -> None:
+        try:
+            answer = await self._fetch(origin, request, fetch)
+        except FetchError as error:
+            if not self._keep_old(origin):
+                self._note_failure(origin, error)
+                raise
+            return
+        self._failed.pop(origin, None)
+        robots = await self._parsed(answer.body)
+        self._keep(origin, robots, self._clock.now() + answer.lifetime)
+        self._save(origin, answer)
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    def _keep(self, origin: str, robots: Robots, expires: float) -> _Known:
+        known = self._known[origin] = _Known(robots, expires)
         if len(self._known) > _MAX_ORIGINS:
             self._known.popitem(last=False)
         return known
+
+    def _keep_old(self, origin: str) -> bool:
+        known = self._known.get(origin)
+        if known is None:
+            return False
+        self._keep(origin, known.robots, self._clock.now() + _STALE_SECONDS)
+        return True
+
+    def _note_failure(self, origin: str, error: FetchError) -> None:
+        now = self._clock.now()
+        failed = self._failed.get(origin)
+        times = 1 if failed is None or 0 < failed.until <= now else failed.times + 1
+        until = now + _CLOSED_SECONDS if times > self._patience or not error.retryable else 0.0
+        final = copy.copy(error)
+        final.retryable = False
+        self._failed[origin] = _Closed(times, until, final)
+        if len(self._failed) > _MAX_ORIGINS:
+            self._failed.popitem(last=False)
 
     def _recall(self, origin: str) -> _Known | None:
         """From the frontier, at most once while it is in memory. A large one is fetched anew: parsing takes too long
@@ -120,17 +192,26 @@ class RobotsCache:
         if record is None:
             return None
         saved = _SAVED.decode(record)
-        if saved.fetched + _LIFETIME <= self._clock.now():
-            return None
         robots = ALLOW_ALL if saved.body is None else Robots.parse(zlib.decompress(saved.body), self._agent)
-        return self._keep(origin, robots, saved.fetched)
+        return self._keep(origin, robots, saved.fetched + saved.lifetime)
 
-    def _save(self, origin: str, body: bytes | None) -> None:
+    def _save(self, origin: str, answer: _Answer) -> None:
+        body = answer.body
         if body is None or len(body) <= _PARSED_ON_THE_LOOP:
             packed = None if body is None else zlib.compress(body, 1)
-            self._rows[f"robots/{origin}"] = msgspec.msgpack.encode(_Saved(self._clock.now(), packed))
+            record = _Saved(self._clock.now(), packed, answer.lifetime)
+            self._rows[f"robots/{origin}"] = msgspec.msgpack.encode(record)
 
-    async def _fetch(self, origin: str, asked_for: Request) -> Robots:
+    async def _parsed(self, body: bytes | None) -> Robots:
+        if body is None:
+            return ALLOW_ALL
+        if len(body) > _PARSED_ON_THE_LOOP:
+            return await asyncio.to_thread(Robots.parse, body, self._agent)
+        return Robots.parse(body, self._agent)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, origin: str, asked_for: Request, fetch: Fetch) -> _Answer:
         request = Request(
             f"{origin}/robots.txt",
             stream=True,
@@ -143,32 +224,25 @@ class RobotsCache:
         )
         try:
             while True:
-                response = await self._fetcher.fetch(request)
+                response = await fetch(request)
                 async with response:
                     hop = next_request(request, response, _MAX_REDIRECTS)
                     if hop is None:
                         return await self._judge(origin, response)
                 request = hop
         except RedirectError:  # too many hops count as "unavailable", which opens the site (RFC 9309, 2.3.1.2, 2.3.1.3)
-            self._save(origin, None)
-            return ALLOW_ALL
+            return _Answer(None, LONGEST_LIFETIME)
 
-    async def _judge(self, origin: str, response: Response) -> Robots:
+    async def _judge(self, origin: str, response: Response) -> _Answer:
         verdict = verdict_for_status(response.status)
-        if verdict == "parse":
-            body = await _beginning(response)
-            self._save(origin, body)
-            if len(body) > _PARSED_ON_THE_LOOP:
-                return await asyncio.to_thread(Robots.parse, body, self._agent)
-            return Robots.parse(body, self._agent)
-        if verdict == "allow":
-            self._save(origin, None)
-            return ALLOW_ALL
-        raise BlockedError(
-            f"{origin} is closed for now: its robots.txt answers {response.status}",
-            reason="robots_unavailable",
-            retryable=True,
-        )
+        if verdict == "deny":
+            raise BlockedError(
+                f"{origin} is closed for now: its robots.txt answers {response.status}",
+                reason="robots_unavailable",
+                retryable=True,
+            )
+        body = await _beginning(response) if verdict == "parse" else None
+        return _Answer(body, lifetime(response.headers))
 
     def __repr__(self) -> str:
         return f"<RobotsCache {len(self._known)} origins>"

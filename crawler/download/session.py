@@ -124,6 +124,11 @@ class Downloader:
             return None
         return self._resolver.prefetch(urls.hostname(request.url))
 
+    def address(self, request: Request) -> str | None:
+        if not self._router.finds_address(request):
+            return None
+        return self._resolver.address(urls.hostname(request.url))
+
     def allow_host(self, host: str) -> None:
         name, _, port = host.rpartition(":")
         self._resolver.allow_host(name, int(port))

@@ -40,8 +40,9 @@ from crawler.frontier.layout import (
 )
 from crawler.frontier.mapped import Mapping
 from crawler.frontier.pages import check
-from crawler.frontier.rows import HostState, Row, pack_row, pack_value, unpack_row, unpack_value
+from crawler.frontier.rows import Row, pack_row, pack_value, unpack_row, unpack_value
 from crawler.frontier.snapshots import Snapshot, Snapshots
+from crawler.politeness import HostState
 
 if TYPE_CHECKING:
     from collections import abc

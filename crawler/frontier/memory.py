@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-    from crawler.frontier.rows import HostState, Row
+    from crawler.frontier.rows import Row
+    from crawler.politeness import HostState
 
 __all__ = ["MemoryStore"]
 

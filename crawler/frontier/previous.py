@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Previous", "discard", "set_aside"]
 
-_VISITED_AGAIN = (Verdict.DONE, Verdict.FAILED)
+_VISITED_AGAIN = (Verdict.DONE, Verdict.FAILED, Verdict.REFUSED)
 
 
 class Previous:

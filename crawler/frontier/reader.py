@@ -23,7 +23,8 @@ from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
 from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
 from crawler.frontier.layout import FINGERPRINT, ID, MAX_DATABASES, ORDER, PAIR
-from crawler.frontier.rows import NO_ORIGIN, HostState, Row, unpack_row, unpack_value
+from crawler.frontier.rows import NO_ORIGIN, Row, unpack_row, unpack_value
+from crawler.politeness import HostState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

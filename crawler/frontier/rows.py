@@ -11,23 +11,13 @@ import struct
 import zlib
 from typing import NamedTuple
 
-__all__ = ["NO_ORIGIN", "HostState", "Row", "pack_row", "pack_value", "unpack_row", "unpack_value"]
+__all__ = ["NO_ORIGIN", "Row", "pack_row", "pack_value", "unpack_row", "unpack_value"]
 
 _CHECK = struct.Struct(">I")
 _HEAD = struct.Struct(">IHQ12s")
 _BODY = struct.Struct(">HQ12s")
 _UNFILTERED = 0x8000
 NO_ORIGIN = b"\xff" * 12
-
-
-class HostState(NamedTuple):
-    """What survives of a host. None: as configured."""
-
-    delay: float | None
-    places: int | None
-    blocked_until: float
-    """Unix time, as all times here."""
-    next_start: float
 
 
 class Row(NamedTuple):

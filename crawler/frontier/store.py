@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-    from crawler.frontier.rows import HostState, Row
+    from crawler.frontier.rows import Row
+    from crawler.politeness import HostState
 
 __all__ = ["Store"]
 

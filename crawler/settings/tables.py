@@ -96,6 +96,10 @@ class PolitenessRule(Masked, frozen=True, kw_only=True):
 
     # RFC 9309: what a crawler is expected to do.
     obey_robots: Annotated[bool, _key("fetch robots.txt first and keep to it (RFC 9309)")] = True
+    # The same wish as in robots.txt, told in the page: who keeps to the one keeps to the other.
+    obey_nofollow: Annotated[
+        bool, _key('follow no links of a page whose X-Robots-Tag or <meta name="robots"> says nofollow')
+    ] = True
     # Two overlap the latency of one page with the next, and are fewer than the six that a browser opens.
     concurrency_per_host: Annotated[int, _key("requests in flight to one host", "requests", ge=1)] = 2
     # At most two requests a second, which the smallest server takes.
@@ -113,17 +117,40 @@ class PolitenessRule(Masked, frozen=True, kw_only=True):
     adaptive: Annotated[
         bool,
         _key(
-            "the delay doubles while a host errs (429, 5xx, time-outs, lost connections), up to max_delay_seconds, "
-            "and halves back with each good answer, down to delay_seconds"
+            "the delay follows the host: it doubles while the host errs (429, 5xx, time-outs, lost connections), up to "
+            "max_delay_seconds, and shortens by and by while it answers well and quickly, down to a tenth of "
+            "delay_seconds; false: it is always delay_seconds"
         ),
     ] = True
-    # A host that needs more than a minute between requests is down; retries take over there.
+    # A host that needs more than a minute between requests is down; the circuit and retries take over there.
     max_delay_seconds: Annotated[float, _key("the longest delay that errors lead to", "seconds", ge=0)] = 60.0
+    # Not in RFC 9309, but widely asked for; a minute is what the large crawlers that honour it go up to.
+    max_crawl_delay_seconds: Annotated[
+        float, _key("robots.txt may ask for a longer delay (Crawl-delay), up to this", "seconds", ge=0)
+    ] = 60.0
+    # With a delay that doubles each time, that is a quarter of an hour without one good answer.
+    circuit_failures: Annotated[
+        int,
+        _key(
+            "so many failures of a host in a row, and it is paused for 60 delays, then for twice as long after each "
+            "probe that fails, up to 900 s; after 8 of them (2 where it never answered) it is given up; 0 = never",
+            "failures",
+            ge=0,
+        ),
+    ] = 20
 
 
 class PolitenessSettings(PolitenessRule, frozen=True, kw_only=True):
     """The rule for every host, and what differs for some."""
 
+    # What a webmaster sees is a host; who has many on one machine may ask for the others.
+    group_by: Annotated[
+        Literal["host", "domain", "ip"],
+        _key(
+            "what shares one delay and its places: each host (name and port), all hosts of a registrable domain, or "
+            "all at one IP address; `hosts` then names the domain or the address"
+        ),
+    ] = "host"
     hosts: Annotated[
         Mapping[str, Mapping[str, Any]],
         _key('the same keys for one host, as name:port, or as name for all ports: hosts."example.com:443".jitter = 0'),
@@ -292,6 +319,10 @@ class RetrySettings(Masked, frozen=True, kw_only=True):
     max_seconds: Annotated[float, _key("where doubling ends", "seconds", gt=0)] = 60.0
     # RFC 9110 section 10.2.3; capped, since a hostile or broken server may say a year.
     retry_after_max_seconds: Annotated[float, _key("Retry-After wins up to this", "seconds", ge=0)] = 900.0
+    # Ten circuits' worth: a host whose every answer is a failure is not going to have better ones for each page.
+    times_per_host: Annotated[
+        int, _key("after so many failures of a host in a row, its requests are not tried again", "failures", ge=0)
+    ] = 200
 
 
 class FrontierSettings(Masked, frozen=True, kw_only=True):

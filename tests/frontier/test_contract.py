@@ -152,6 +152,23 @@ async def test_a_lease_says_how_deep_and_for_the_how_manieth_time(opened):
         assert (again.depth, again.attempt) == (4, 1)
 
 
+async def test_what_is_tried_again_may_wait_with_another_record_and_is_the_same_request(opened):
+    async with opened() as frontier:
+        frontier.add([entry(1)], NOW)
+        records = []
+        for record in (b"", b"10", b"", b"a much longer record than the one before" * 100):
+            (lease,) = (await frontier.lease(1, NOW)).leases
+            records.append(lease.record)
+            frontier.complete([Outcome(lease, Verdict.RETRY, NOW, record=record)], NOW)
+            frontier.leave("a.test:80", NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        assert [*records, lease.record] == [b"1", b"1", b"10", b"10", record]
+        assert (lease.attempt, lease.fingerprint) == (4, entry(1).fingerprint)
+        frontier.complete([Outcome(lease, Verdict.RELEASE, NOW, record=b"not with this verdict")], NOW)
+        frontier.leave("a.test:80", NOW)
+        assert (await frontier.lease(1, NOW)).leases[0].record == record
+
+
 # -- time ------------------------------------------------------------------------------------------------------------
 
 

@@ -158,7 +158,7 @@ async def test_idle_hosts_are_forgotten_and_come_back(tmp_path):
             frontier.complete([Outcome(lease, Verdict.DONE)], NOW)
             frontier.leave(lease.host, NOW)
         await frontier.commit({}, NOW + 1)
-        assert not frontier._hosts
+        assert not frontier._turns.hosts
         assert frontier.add([entry(99, host="h7.test:80"), entry(7, host="h7.test:80")], NOW) == 1
         assert await records(frontier) == [99]
 

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from aiohttp import WSMsgType
 
-from crawler import DropItem, Failure, FilePath, Request, Response, Result, SavedFile, Spider, crawl, run, stream
+from crawler import (
+    Attempt,
+    Directives,
+    DropItem,
+    Failure,
+    FilePath,
+    Request,
+    Response,
+    Result,
+    SavedFile,
+    Spider,
+    crawl,
+    run,
+    stream,
+)
 from crawler.pipelines import Files
 from crawler.testing import LocalSite, Run, fake_response, run_spider
 
@@ -58,6 +72,8 @@ class Books(Spider):
 
     async def download(self, response: Response) -> SavedFile:
         assert_type(response.meta, dict[str, Any])
+        assert_type(response.robots, Directives)
+        assert_type(response.noindex, bool)
         return await response.save("file.bin")
 
     def failed(self, failure: Failure) -> Request | None:
@@ -72,6 +88,7 @@ class Books(Spider):
         return form.fill(user="anna", password="secret", callback=self.parse)
 
     def told(self, failure: Failure) -> str:
+        assert_type(failure.history, tuple[Attempt, ...])
         assert_type(failure.request_info.headers.get("Cookie"), str | None)
         return failure.request.to_curl()
 

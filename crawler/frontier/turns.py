@@ -1,0 +1,354 @@
+"""Whose turn it is: every host with something waiting, its controller, and one heap of times over all of them.
+
+A lease costs a few heap operations however many hosts there are. Superseded heap rows are not searched for: a row
+counts only if its time is still the host's `turn`.
+
+Hosts may be treated in groups (`politeness.group_by`): those of a group have queues of their own and one controller.
+When one takes the group's turn, the others' times are out of date; each is put right when it comes up, which costs the
+size of the group, never more than that. Among equal times first come, first served: so a group's hosts take turns, too.
+
+Two lanes. A crawl has only so many requests in flight, and a host that takes five seconds to answer holds one for as
+long as a hundred quick answers. So hosts that are slow, or not known yet, may hold only what the quick ones cannot use:
+`concurrency` less the quick ones' demand, which is the sum of latency / delay over them (Little's law), and at least a
+tenth of it. Who finds the slow lane full waits in line beside the heap.
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+from typing import TYPE_CHECKING
+
+from crawler.politeness import Answer, Circuit, Controller, HostRule, HostState, Pause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from random import Random
+
+    from crawler.frontier.store import Store
+
+__all__ = ["Host", "Turns"]
+
+_SLOW_SECONDS = 1.0
+"""A host whose answers take longer is slow."""
+_SLOW_SHARE = 10
+"""One part in so many of all requests in flight is always the slow lane's."""
+
+
+class Host:
+    """What waits for one host."""
+
+    __slots__ = ("beyond", "controller", "due", "id", "name", "taken", "turn", "window")
+
+    def __init__(self, name: str, id: int, controller: Controller) -> None:
+        self.name = name
+        self.id = id
+        self.controller = controller
+        self.window: list[bytes] = []
+        """Order keys of the entries that come next, a heap."""
+        self.beyond: bytes | None = None
+        """Keys above this one are in the store alone; None: the window is complete."""
+        self.due: float | None = None
+        """When the first of those put off comes due."""
+        self.taken = 0
+        """Of the controller's places."""
+        self.turn: float | None = None
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.window) or self.beyond is not None or self.due is not None
+
+
+class Turns:
+    """`rule` gives the configured treatment of a host or group, `group` the name of a host's group; `concurrency` is
+    how many requests there may be at all, None: without limit."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        rule: Callable[[str], HostRule],
+        rng: Random,
+        group: Callable[[str], str] | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        self.hosts: dict[str, Host] = {}
+        self._controllers: dict[str, Controller] = {}
+        self._store = store
+        self._rule = rule
+        self._rng = rng
+        self._group = group
+        self._heap: list[tuple[float, int, Host]] = []
+        self._ticks = 0
+        self._resumed = 0.0
+        self._crowded: dict[Controller, list[Host]] = {}
+        """Hosts that found all places of their group taken."""
+        self._resting: set[Host] = set()
+        """With nothing to do when last looked at."""
+        self._touched: set[Controller] = set()
+        """Changed since the last save."""
+        self._concurrency = concurrency
+        self._in_line: collections.deque[Host] = collections.deque()
+        """Whose turn it is, while the slow lane is full."""
+        self._slow = 0
+        self._demand = 0.0
+
+    # -- hosts -------------------------------------------------------------------------------------------------------
+
+    def host(self, name: str) -> Host:
+        host = self.hosts.get(name)
+        if host is None:
+            controller = self._controller(name if self._group is None else self._group(name))
+            controller.members += 1
+            host = self.hosts[name] = Host(name, self._store.host_id(name), controller)
+        return host
+
+    def _controller(self, name: str) -> Controller:
+        controller = self._controllers.get(name)
+        if controller is None:
+            controller = self._controllers[name] = Controller(name, self._rule(name))
+            saved = self._store.host_state(name)
+            if saved is not None:
+                controller.restore(saved, self._resumed)
+        return controller
+
+    def regroup(self, host: str, group: str) -> bool:
+        """The host belongs to this group from now on; its places go with it. Whether that changed anything."""
+        state = self.host(host)
+        before = state.controller
+        if before.name == group:
+            return False
+        after = self._controller(group)
+        before.members -= 1
+        after.members += 1
+        slow = min(before.slow_taken, state.taken)
+        before.taken -= state.taken
+        before.slow_taken -= slow
+        after.taken += state.taken
+        after.slow_taken += slow
+        after.next_start = max(after.next_start, before.next_start if state.taken else 0.0)
+        state.controller = after
+        self._touched.add(after)
+        if not before.members:
+            self._change_demand(before, 0.0)
+            self._controllers.pop(before.name, None)
+        self._let_in(before)
+        self.schedule(state)
+        return True
+
+    def clear(self) -> None:
+        self.hosts.clear()
+        self._controllers.clear()
+
+    def resume(self, now: float) -> None:
+        self._resumed = now
+        for host in list(self.hosts.values()):
+            controller = host.controller
+            if controller.delay and controller.next_start <= now:
+                controller.next_start = now + controller.spacing(self._rng.random())
+            self.schedule(host)
+
+    # -- the heap ----------------------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> Host | None:
+        """A host whose turn it is, taken out of the heap: `schedule` it again."""
+        while (turn := self.next()) is not None and turn <= now:
+            host = heapq.heappop(self._heap)[2]
+            host.turn = None
+            controller = host.controller
+            if not controller.has_place or controller.turn > now:  # of a group, another one of which was faster
+                self.schedule(host)
+            elif self._is_slow(controller) and self._slow >= self._slow_places():
+                self._in_line.append(host)
+            else:
+                return host
+        return None
+
+    def next(self) -> float | None:
+        """When the next turn is; None: nobody has one."""
+        while self._in_line and self._slow < self._slow_places():
+            self.schedule(self._in_line.popleft())
+        heap = self._heap
+        while heap and heap[0][2].turn != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def schedule(self, host: Host) -> None:
+        controller = host.controller
+        if host.window or host.beyond is not None:
+            turn = controller.turn
+        elif host.due is not None:
+            turn = max(host.due, controller.turn)
+        else:
+            host.turn = None
+            self._resting.add(host)
+            if controller.demand:
+                self._change_demand(controller, 0.0)
+            return
+        if not controller.has_place:
+            host.turn = None
+            if controller.members > 1:
+                self._crowded.setdefault(controller, []).append(host)
+            return
+        if turn != host.turn:
+            host.turn = turn
+            self._ticks += 1  # among equal times first come, first served
+            heapq.heappush(self._heap, (turn, self._ticks, host))
+
+    # -- places and turns --------------------------------------------------------------------------------------------
+
+    def take(self, host: Host, start: float) -> None:
+        controller = host.controller
+        controller.take(start, self._rng.random() if controller.delay else 0.0)
+        host.taken += 1
+        if self._concurrency is not None and self._is_slow(controller):
+            controller.slow_taken += 1
+            self._slow += 1
+        if controller.delay:
+            self._touched.add(controller)
+
+    def enter(self, name: str, now: float) -> float | None:
+        """See `Frontier.enter`."""
+        host = self.host(name)
+        controller = host.controller
+        if not controller.has_place:
+            return None
+        start = max(now, controller.next_start, controller.blocked_until)
+        self.take(host, start)
+        self.schedule(host)
+        return start
+
+    def again(self, name: str, now: float) -> float:
+        """See `Frontier.again`."""
+        host = self.host(name)
+        controller = host.controller
+        start = max(now, controller.next_start, controller.blocked_until)
+        controller.take(start, self._rng.random())
+        controller.taken -= 1
+        self.schedule(host)
+        return start
+
+    def sent(self, name: str, at: float) -> None:
+        """See `Frontier.sent`."""
+        host = self.hosts[name]
+        if host.controller.sent(at):
+            self.schedule(host)
+
+    def leave(self, name: str, now: float, *, unused: bool = False) -> None:
+        """See `Frontier.leave`."""
+        host = self.hosts[name]
+        controller = host.controller
+        host.taken -= 1
+        controller.leave(unused=unused)
+        if controller.slow_taken:
+            controller.slow_taken -= 1
+            self._slow -= 1
+        self._let_in(controller)
+        self.schedule(host)
+
+    def _let_in(self, controller: Controller) -> None:
+        for host in self._crowded.pop(controller, ()):
+            self.schedule(host)
+
+    # -- how hosts are treated ---------------------------------------------------------------------------------------
+
+    def observe(self, name: str, answer: Answer, now: float) -> None:
+        """See `Frontier.observe`."""
+        host = self.host(name)
+        controller = host.controller
+        before = controller.delay, controller.blocked_until, controller.failures
+        controller.observe(answer, now)
+        if self._concurrency is not None:
+            self._change_demand(controller, self._demand_of(controller))
+        if before != (controller.delay, controller.blocked_until, controller.failures):
+            self._touched.add(controller)
+            self.schedule(host)
+
+    def change(
+        self,
+        name: str,
+        *,
+        delay: float | None = None,
+        concurrency: int | None = None,
+        blocked_until: float | None = None,
+        pause: Pause = Pause.ASKED,
+        crawl_delay: float | None = None,
+    ) -> None:
+        """See `Frontier.host`."""
+        host = self.host(name)
+        controller = host.controller
+        self._touched.add(controller)
+        controller.change(delay=delay, places=concurrency)
+        if crawl_delay is not None:
+            controller.ask_delay(crawl_delay)
+        if blocked_until is not None:
+            controller.block(blocked_until, pause)
+        self.schedule(host)
+
+    def delay(self, name: str) -> float:
+        """See `Frontier.delay`."""
+        return self.host(name).controller.delay
+
+    def is_paused(self, name: str, now: float) -> bool:
+        """See `Frontier.is_paused`."""
+        return self.host(name).controller.blocked_until > now
+
+    def circuit(self, name: str, now: float) -> Circuit:
+        """See `Frontier.circuit`."""
+        return self.host(name).controller.circuit(now)
+
+    def state(self, name: str) -> HostState:
+        """See `Frontier.state`."""
+        return self.host(name).controller.state()
+
+    # -- lanes -------------------------------------------------------------------------------------------------------
+
+    def _is_slow(self, controller: Controller) -> bool:
+        """Or not known yet."""
+        return not 0.0 < controller.latency <= _SLOW_SECONDS
+
+    def _slow_places(self) -> float:
+        if self._concurrency is None:
+            return float("inf")
+        return max(self._concurrency - self._demand, self._concurrency / _SLOW_SHARE, 1.0)
+
+    def _demand_of(self, controller: Controller) -> float:
+        """Requests that a quick host has in flight on average, if it is let."""
+        latency = controller.latency
+        if self._is_slow(controller):
+            return 0.0
+        return min(controller.places, latency / max(controller.delay, latency / controller.places))
+
+    def _change_demand(self, controller: Controller, demand: float) -> None:
+        self._demand += demand - controller.demand
+        controller.demand = demand
+
+    # -- over epochs -------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """What changed, into the store."""
+        for controller in self._touched:
+            self._store.save_host_state(controller.name, controller.state())
+        self._touched.clear()
+
+    def evict_idle(self, now: float, busy: Iterable[Host]) -> None:
+        """Forget hosts with nothing to do whose turn is free; their saved state comes back when they do."""
+        if not self._resting:
+            return
+        at_work = set(busy)
+        for host in [host for host in self._resting if not (host.taken or host in at_work)]:
+            controller = host.controller
+            if controller.next_start > now and not host.has_work and controller.members == 1:
+                continue
+            self._resting.discard(host)
+            if host.turn is None and not host.has_work:
+                self._forget(host)
+
+    def _forget(self, host: Host) -> None:
+        controller = host.controller
+        if self.hosts.pop(host.name, None) is None:
+            return
+        controller.members -= 1
+        if not controller.members:
+            self._change_demand(controller, 0.0)
+            self._controllers.pop(controller.name, None)

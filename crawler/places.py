@@ -1,0 +1,72 @@
+"""Turns at hosts for requests that never were in the queue: inline fetches, WebSockets, hops of robots.txt."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from crawler.errors import BlockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crawler.context import Context
+
+__all__ = ["Places"]
+
+
+class Places:
+    """`await places.enter(host)`, then `places.leave(host)`. `on_leave` is called when a place became free."""
+
+    def __init__(self, context: Context) -> None:
+        self.on_leave: Callable[[], None] = lambda: None
+        self._frontier = context.frontier
+        self._clock = context.clock
+        self._freed = asyncio.Event()
+
+    async def enter(self, host: str, patience_seconds: float = math.inf) -> None:
+        """Take a place at the host, when it has one, and wait for the turn; again, where the host was paused meanwhile.
+
+        Raises `BlockedError` where that takes longer than `patience_seconds`.
+        """
+        deadline = self._clock.now() + patience_seconds
+        while True:
+            now = self._clock.now()
+            start = self._frontier.enter(host, now)
+            if start is None:
+                await self._clock.wait(self._freed, None if deadline == math.inf else deadline - now)
+                if self._clock.now() >= deadline:
+                    raise _too_long(host)
+                continue
+            try:
+                await self._until(host, start, deadline)
+            except BaseException:
+                self.leave(host, unused=True)
+                raise
+            if not self._frontier.is_paused(host, self._clock.now()):
+                return
+            self.leave(host, unused=True)
+
+    async def again(self, host: str, patience_seconds: float = math.inf) -> None:
+        """Wait for another turn of a host where the caller has a place. Raises as `enter`."""
+        now = self._clock.now()
+        await self._until(host, self._frontier.again(host, now), now + patience_seconds)
+
+    async def _until(self, host: str, start: float, deadline: float) -> None:
+        if start > deadline:
+            raise _too_long(host)
+        await self._clock.sleep(max(0.0, start - self._clock.now()))
+
+    def leave(self, host: str, *, unused: bool = False) -> None:
+        self._frontier.leave(host, self._clock.now(), unused=unused)
+        self.on_leave()
+
+    def freed(self) -> None:
+        """Some host has a place free: those who wait for one look again."""
+        freed, self._freed = self._freed, asyncio.Event()
+        freed.set()
+
+
+def _too_long(host: str) -> BlockedError:
+    return BlockedError(f"{host} has no turn for too long", reason="robots_unavailable", retryable=True)
