@@ -94,7 +94,7 @@ class Revisits:
             etag = last_modified = ""  # they are the target's
         callback, priority = request.callback, request.priority
         is_plain = lease.record.startswith(_HEADS[1 + (callback is not None) + (priority != 0)])
-        record = b"" if is_plain and "@" not in request.url else self._record(request)
+        record = b"" if is_plain and "@" not in request.url else self._record(lease)
         return Revisit(content, etag, last_modified, callback or "", priority, record)
 
     def of_target(self, response: Response) -> Revisit | None:
@@ -104,7 +104,9 @@ class Revisits:
         content, etag, last_modified = _carried(response, response.validated)
         return Revisit(content, etag, last_modified, response.request.callback or "")
 
-    def of_failure(self, request: Request, error: Exception, response: Response | None, *, ok: bool) -> Revisit | None:
+    def of_failure(
+        self, request: Request, lease: Lease, error: Exception, response: Response | None, *, ok: bool
+    ) -> Revisit | None:
         """Of a request that failed, if it may succeed the next time; then it is read in full. `ok`: the response was
         there, but its callback failed."""
         if not self._kept or request.method != "GET" or request.stream:
@@ -115,14 +117,16 @@ class Revisits:
             may_pass = not isinstance(error, FetchError) or error.retryable or error.reason in _PASSING
         if not may_pass:
             return None
-        return Revisit(callback=request.callback or "", priority=request.priority, record=self._record(request))
+        return Revisit(callback=request.callback or "", priority=request.priority, record=self._record(lease))
 
-    def _record(self, request: Request) -> bytes:
-        """Without what is of one visit alone: when it was due, redirects and failed attempts. Empty where nothing is
-        left but URL, callback and priority; a URL with a password is not kept in the open, so it is left."""
+    def _record(self, lease: Lease) -> bytes:
+        """What was stored, not what middlewares and callbacks have made of its `meta`; without what is of one visit
+        alone: when it was due, redirects and failed attempts. Empty where nothing is left but URL, callback and
+        priority; a URL with a password is not kept in the open, so it is left."""
+        record, request = lease.record, self._codec.decode(lease.record)
         if request.history or request.attempts or request.not_before is not None:
             request = request.replace(history=(), attempts=(), not_before=None)
-        record = self._codec.encode(request)
+            record = self._codec.encode(request)
         is_plain = record.startswith(_HEADS[1 + (request.callback is not None) + (request.priority != 0)])
         return b"" if is_plain and redact(request.url) == request.url else record
 

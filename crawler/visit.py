@@ -292,7 +292,7 @@ class Visits:
             page.failures.append(reason)
         asked = page.request or request
         ok = response is not None and response.status in self._ok_status(request)
-        again = self._revisits.of_failure(asked, error, response, ok=ok)
+        again = self._revisits.of_failure(asked, lease, error, response, ok=ok)
         page.fate = self._fate(word, asked, lease, response, reason=reason, message=str(error), revisit=again)
         page.invalidate()
         name = request.errback or "failed"

@@ -169,11 +169,19 @@ async def chat(spider: type[Spider], stack: AsyncExitStack) -> None:
     assert run.items == [{"answer": "hello yourself", "protocol": "chat.v1"}]
 
 
+async def prices(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    first = await run_spider(spider, args={"site": site.url}, job=Path("job"))
+    again = await run_spider(spider, args={"site": site.url}, job=Path("job"), refresh=True)
+    assert [item["title"] for item in first.items] == ["Hello"]
+    assert (again.items, again.stats["pages"]) == ([], 1)
+
+
 EXAMPLES: dict[str, Callable[[type[Spider], AsyncExitStack], Any]] = {
     example.__name__.replace("_", "-"): example
     for example in (
         *(sender, uploader, api, member, reader, indexer, careful),
-        *(feed, images, two_visitors, through_one, intern, staging, ticker, chat),
+        *(feed, images, two_visitors, through_one, intern, staging, ticker, chat, prices),
     )
 }
 

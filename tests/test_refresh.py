@@ -309,6 +309,49 @@ async def test_callback_arguments_meta_priority_and_depth_come_again(job: Job) -
     assert job.end("/etag").revisit.callback == "parse_named"  # type: ignore[union-attr]
 
 
+async def test_what_a_callback_put_into_meta_is_not_asked_for_again(job: Job) -> None:
+    class Marking(Pages):
+        broken = True
+
+        def parse(self, response: Any) -> Any:
+            yield response.follow("/plain", self.parse_marked, meta={"mark": 1}, errback=self.broke)
+
+        def parse_marked(self, response: Any) -> Any:
+            marks = dict(response.meta)
+            response.meta["live"] = object()
+            if Marking.broken:
+                raise RuntimeError
+            yield {"path": "/plain", "marks": marks}
+
+        def broke(self, failure: Any) -> None:
+            pass
+
+    first = await job.run(Marking)
+    assert first.stats["failures"] == {"callback_error": 1}
+    Marking.broken = False
+    for _ in range(2):
+        assert (await job.refresh(Marking)).items == [{"path": "/plain", "marks": {"mark": 1}}]
+
+
+async def test_a_url_with_a_password_comes_again_with_it_and_is_not_shown(job: Job) -> None:
+    class Guarded(Pages):
+        async def start(self) -> AsyncIterator[Any]:
+            yield self.request(f"{self.site}/etag".replace("//", "//user:secret@"))
+
+    class Anonymous(Pages):
+        async def start(self) -> AsyncIterator[Any]:
+            yield self.request(f"{self.site}/plain")
+
+    await job.run(Guarded)
+    with open_frontier(job.folder) as reader:
+        (fate,) = [ended.fate for _, ended in reader.ends()]
+    assert "secret" not in fate.url
+    await job.refresh(Anonymous)
+    (hit,) = [hit for hit in job.shop.site.journal[job.before :] if hit.path == "/etag"]
+    assert hit.headers["Authorization"] == "Basic dXNlcjpzZWNyZXQ="
+    assert "If-None-Match" not in hit.headers
+
+
 async def test_of_a_plain_request_no_record_is_kept(job: Job) -> None:
     await job.run(Rich)
     index, named, rich = (job.end(path).revisit for path in ("/", "/etag", "/plain"))
