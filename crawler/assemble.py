@@ -274,7 +274,8 @@ class Crawl:
             rule=self._rule,
             order=crawl.order,
             rng=self._rng,
-            group=self._group(),
+            group=_site_of if self.settings.politeness.group_by == "domain" else None,
+            by_address=self.settings.politeness.group_by == "ip",
             concurrency=crawl.concurrency,
         )
         frontier = await stack.enter_async_context(frontier)
@@ -339,10 +340,6 @@ class Crawl:
             max_crawl_delay=rule.max_crawl_delay_seconds,
             circuit_failures=rule.circuit_failures,
         )
-
-    def _group(self) -> Callable[[str], str] | None:
-        """In which group a host is treated; by address it is put there when its address is known (`Visits`)."""
-        return _site_of if self.settings.politeness.group_by == "domain" else None
 
     # -- stats.json --------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ __all__ = [
     "Pipeline",
     "RobotsRules",
     "Verdict",
+    "Waits",
 ]
 
 
@@ -138,6 +139,19 @@ class Counts(NamedTuple):
     added: int
     duplicates: int
     completed: int
+
+
+class Waits(NamedTuple):
+    """What hosts with work wait for, now."""
+
+    ready: int = 0
+    """Nothing: it is their turn."""
+    delayed: int = 0
+    """Their next turn, or the time of a request."""
+    full: int = 0
+    """An answer: all their places are taken."""
+    paused: int = 0
+    """The end of a pause."""
 
 
 class Frontier(Protocol):
@@ -257,6 +271,10 @@ class Frontier(Protocol):
         ...
 
     def counts(self) -> Counts: ...
+
+    def waits(self, now: float) -> Waits:
+        """Looks at every host with work."""
+        ...
 
     def get(self, key: str) -> bytes | None:
         """A value kept beside the queue by `commit`."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from crawler.collector import Collector
     from crawler.context import Context
-    from crawler.contracts import Pipeline
+    from crawler.contracts import Pipeline, Waits
     from crawler.epochs import Epochs
     from crawler.inline import Inline
     from crawler.places import Places
@@ -400,25 +400,27 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """What the live line, the log line and tests read: the totals, and how things stand now."""
-        counts = self._frontier.counts()
+        counts, waits = self._frontier.counts(), self._frontier.waits(self._clock.now())
         return {
             **self.totals(),
             "phase": self.phase.value,
             "queued": counts.queued,
             "in_flight": len(self._busy),
             "active_hosts": counts.active_hosts,
-            "limited_by": self._limited_by(counts.queued),
+            "waits": waits._asdict(),
+            "limited_by": self._limited_by(counts.queued, waits),
         }
 
-    def _limited_by(self, queued: int) -> str:
-        """What keeps the crawl from going faster right now."""
+    def _limited_by(self, queued: int, waits: Waits) -> str:
+        """What keeps the crawl from going faster right now, unless it is the processor (`status.Load`)."""
         if self.phase is not Phase.RUNNING:
             return str(self.phase.value)
         if not self._idle:
             return "concurrency"
-        if queued:
-            return "politeness"
-        return "latency" if self._busy else "nothing left"
+        if not queued:
+            return "nothing left"
+        # More hosts, or more places at these, would help; a shorter delay would not.
+        return "hosts" if waits.full > waits.delayed + waits.paused else "delay"
 
     def __repr__(self) -> str:
         return f"<Engine {self.spider.name} {self.phase.value} busy={len(self._busy)} {self._frontier!r}>"

@@ -17,6 +17,7 @@ from crawler.fate import Verdict
 from crawler.frontier.backlog import reason_of
 from crawler.frontier.kept import Origin
 from crawler.jobs import open_frontier
+from crawler.politeness import Pause
 from crawler.url import Fingerprinter, redact
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Explanation(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A word of `crawler.frontier.backlog.Reason`."""
     due: float | None = None
     paused_until: float | None = None
+    pause: str = ""
+    """Why its host is paused: a word of `crawler.politeness.Pause`."""
     earlier: str = ""
     """The verdict of the time before, of a request that waits again."""
     deaths: int = 0
@@ -126,6 +129,8 @@ def _tell_waiting(told: Explanation, reader: FrontierReader, waiting: Waiting, e
     told.waits_for = reason_of(due, waiting.attempt, paused)
     told.depth, told.attempts = waiting.depth, waiting.attempt
     told.due, told.paused_until = due or None, paused or None
+    if state is not None and paused:
+        told.pause = state.pause or Pause.ASKED
     told.earlier = "" if ended is None else ended.fate.verdict
     _tell_way(told, reader, waiting.origin)
     _compare(told, waiting.url)

@@ -150,6 +150,10 @@ class HostState(NamedTuple):
     """As robots.txt asks, cut to `max_crawl_delay`."""
     last_trouble: str = ""
     was_good: bool = False
+    usual: float = 0.0
+    """The delay to begin with, as it was configured and robots.txt asked."""
+    group: str = ""
+    """The group in which the host is treated; then nothing else here says anything."""
 
 
 class Controller:
@@ -365,6 +369,7 @@ class Controller:
             self.crawl_delay,
             self.last_trouble,
             self.was_good,
+            self._usual,
         )
 
     def restore(self, saved: HostState, resumed: float) -> None:

@@ -23,6 +23,8 @@ __all__ = ["LogProgress", "latest_job", "live_line", "read_stats", "show_live", 
 logger = logging.getLogger("crawler.progress")
 
 _LOG_SECONDS = 10.0
+_BUSY = 0.9
+"""Of one processor: the loop has no time to spare. (What other threads do counts in, so it may be more than 1.)"""
 _STALE_SECONDS = 30.0
 """A running crawl rewrites `stats.json` every ten seconds; one that has not for so long is not running."""
 _ENDINGS = {
@@ -57,8 +59,23 @@ class Rate:
         return self._shown or 0.0
 
 
-def live_line(snapshot: dict[str, Any], rate: float) -> str:
-    """`books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by politeness`."""
+class Load:
+    """How much of one processor the process took since the last look: 1.0 is all of it."""
+
+    def __init__(self) -> None:
+        self._taken, self._at = time.process_time(), time.monotonic()
+
+    def __call__(self) -> float:
+        taken, at = time.process_time(), time.monotonic()
+        share = (taken - self._taken) / max(at - self._at, 1e-9)
+        self._taken, self._at = taken, at
+        return share
+
+
+def live_line(snapshot: dict[str, Any], rate: float, load: float = 0.0) -> str:
+    """`books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by delay`.
+
+    By CPU, where `load` is that of one whole processor or nearly so."""
     unchanged = snapshot.get("not_modified")
     parts = (
         snapshot["spider"],
@@ -73,7 +90,11 @@ def live_line(snapshot: dict[str, Any], rate: float) -> str:
     line = "  ".join(parts)
     if snapshot["phase"] != "running":
         return f"{line}  {snapshot['phase']}"
-    return f"{line}  limited by {snapshot['limited_by']}" if snapshot["queued"] or snapshot["in_flight"] else line
+    if not (snapshot["queued"] or snapshot["in_flight"]):
+        return line
+    limit = "CPU" if load >= _BUSY and snapshot["limited_by"] != "nothing left" else snapshot["limited_by"]
+    paused = snapshot["waits"]["paused"]
+    return f"{line}  limited by {limit}" + (f"  {_count(paused, 'host')} paused" if paused else "")
 
 
 class LogProgress:
@@ -81,13 +102,14 @@ class LogProgress:
 
     def __init__(self, now: float) -> None:
         self._rate = Rate()
+        self._load = Load()
         self._due = now + _LOG_SECONDS
 
     def __call__(self, snapshot: Callable[[], dict[str, Any]], now: float) -> None:
         if now >= self._due:
             self._due = now + _LOG_SECONDS
             seen = snapshot()
-            logger.info("%s", live_line(seen, self._rate(seen["elapsed_seconds"], seen["pages"])))
+            logger.info("%s", live_line(seen, self._rate(seen["elapsed_seconds"], seen["pages"]), self._load()))
 
 
 async def show_live(snapshot: Callable[[], dict[str, Any]], clock: Clock, ended: asyncio.Event) -> None:
@@ -96,14 +118,14 @@ async def show_live(snapshot: Callable[[], dict[str, Any]], clock: Clock, ended:
     from rich.live import Live
     from rich.text import Text
 
-    rate = Rate()
+    rate, load = Rate(), Load()
     with (
         contextlib.suppress(OSError),  # the terminal was closed; the crawl has heard of it by signal
         Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live,
     ):
         while not ended.is_set():
             seen = snapshot()
-            text = live_line(seen, rate(seen["elapsed_seconds"], seen["pages"]))
+            text = live_line(seen, rate(seen["elapsed_seconds"], seen["pages"]), load())
             live.update(Text(text, overflow="ellipsis", no_wrap=True), refresh=True)
             await clock.wait(ended, 1.0)
 

@@ -32,7 +32,7 @@ LAYERS = (
     # 3 the loop
     "context refusals places exchange callback_time page collector inline visit steps epochs refresh feed engine",
     # 4 assembly
-    "assemble outputs predecessor loader status process signals jobs repair explain",
+    "assemble outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -58,6 +58,7 @@ CONCRETE_PARTS = {
     "jobs": "a job is looked at without a crawl",
     "repair": "what is mended is a job's own files, in their own formats",
     "explain": "a job is asked without a crawl",
+    "treatment": "a job is asked without a crawl",
     "cli": "`fetch --trace` watches the connections of its one request",
     "testing": "a response that nobody fetched is saved as a real one is",
 }

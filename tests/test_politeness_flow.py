@@ -200,13 +200,13 @@ async def test_a_hosts_own_settings_replace_the_general_ones() -> None:
         own.page("*", "ok")
         other.page("*", "ok")
         politeness = {
-            "delay_seconds": 0.1,
+            "delay_seconds": 0.2,
             "obey_robots": False,
             "hosts": {own.host: {"delay_seconds": 0, "concurrency_per_host": 8}},
         }
         await run_spider(Wide, args={"sites": (own.url, other.url), "count": 4}, settings={"politeness": politeness})
-    assert own.journal[-1].time - own.journal[0].time < 0.1
-    assert min(gaps(other)) >= 0.1 - NOISE_SECONDS
+    assert own.journal[-1].time - own.journal[0].time < 0.2
+    assert min(gaps(other)) >= 0.2 - 5 * NOISE_SECONDS
 
 
 async def test_a_callback_that_waits_leaves_its_place_at_the_host_to_others() -> None:
@@ -255,3 +255,114 @@ async def test_a_job_that_goes_on_keeps_the_delay_from_before(tmp_path: Any) -> 
         assert (await run_spider(Stumbling, **options)).reason == "finished"
     assert len(site.journal) == 4
     assert min(gaps(site)) >= 0.15 - NOISE_SECONDS
+
+
+# -- redirects and pauses --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_redirect_within_a_host_waits_for_its_own_turn(inline: bool) -> None:
+    class Redirected(Wide):
+        async def start(self) -> Any:
+            for number in range(3):
+                if inline:
+                    yield {"url": (await self.fetch(f"{self.sites[0]}/from/{number}")).url}
+                else:
+                    yield self.request(f"{self.sites[0]}/from/{number}")
+
+    async with LocalSite() as site:
+        for number in range(3):
+            site.redirect(f"/from/{number}", f"/to/{number}")
+        site.page("*", "ok")
+        settings = {"politeness": {"delay_seconds": 0.06, "obey_robots": False}}
+        run = await run_spider(Redirected, args={"sites": (site.url,)}, settings=settings)
+    assert sorted(item["url"] for item in run.items) == [f"{site.url}/to/{number}" for number in range(3)]
+    assert len(site.journal) == 6
+    assert min(gaps(site)) >= 0.06 - NOISE_SECONDS
+    assert run.stats["redirects"] == 3
+
+
+async def test_what_a_redirect_leads_to_comes_before_what_was_queued_earlier() -> None:
+    async with LocalSite() as site:
+        site.redirect("/0", "/account")
+        site.page("*", "ok")
+        settings = {"politeness": {"delay_seconds": 0.03, "obey_robots": False, "concurrency_per_host": 1}}
+        await run_spider(Wide, args={"sites": (site.url,), "count": 4}, settings=settings)
+    assert site.paths == ["/0", "/account", "/1", "/2", "/3"]
+
+
+async def test_a_redirected_robots_txt_waits_for_its_turns() -> None:
+    async with LocalSite() as site:
+        site.redirect("/robots.txt", "/rules")
+        site.page("*", "ok")
+        settings = {"politeness": {"delay_seconds": 0.06}}
+        await run_spider(Wide, args={"sites": (site.url,), "count": 3}, settings=settings)
+    assert [hit.path for hit in site.journal[:2]] == ["/robots.txt", "/rules"]
+    assert len(site.journal) == 5
+    assert min(gaps(site)) >= 0.06 - NOISE_SECONDS
+
+
+async def test_a_crawl_delay_is_kept_to_from_the_first_page_on() -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nCrawl-delay: 0.2")
+        site.page("*", "ok")
+        await run_spider(Wide, args={"sites": (site.url,), "count": 4})
+    assert len(site.journal) == 5
+    assert min(gaps(site)) >= 0.1, "without it there would be none"
+
+
+async def test_a_crawl_delay_is_cut_and_ignored_as_the_settings_say() -> None:
+    async with LocalSite() as site, LocalSite("127.0.0.2") as other:
+        for each in (site, other):
+            each.robots("User-agent: *\nCrawl-delay: 1000")
+            each.page("*", "ok")
+        politeness = {"max_crawl_delay_seconds": 0.05, "hosts": {other.host: {"obey_robots": False}}}
+        settings = {"politeness": politeness}
+        await run_spider(Wide, args={"sites": (site.url, other.url), "count": 4}, settings=settings)
+    assert min(gaps(site)) >= 0.05 - NOISE_SECONDS
+    assert site.journal[-1].time - site.journal[0].time < 100
+    assert other.journal[-1].time - other.journal[0].time < 100
+
+
+async def test_an_inline_fetch_that_waits_for_its_turn_keeps_to_a_pause_that_comes_meanwhile() -> None:
+    class Both(Wide):
+        async def start(self) -> Any:
+            await asyncio.gather(self.fetch(f"{self.sites[0]}/a"), self.fetch(f"{self.sites[0]}/b"))
+            yield {"done": True}
+
+    async with LocalSite() as site:
+        site.page("*", "ok")
+        site.page("/a", "busy", status=429, headers={"Retry-After": "1"})
+        settings = {"politeness": {"delay_seconds": 0.1, "obey_robots": False}, "retry": {"times": 0}}
+        run = await run_spider(Both, args={"sites": (site.url,)}, settings=settings)
+    assert run.items == [{"done": True}]
+    assert site.paths == ["/a", "/b"]
+    assert min(gaps(site)) >= 1 - NOISE_SECONDS
+
+
+# -- groups ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group_by", "names", "together"),
+    [
+        ("domain", ("www.a.test", "shop.a.test"), True),
+        ("domain", ("www.a.test", "www.b.test"), False),
+        ("ip", ("a.test", "b.test"), True),
+        ("host", ("www.a.test", "shop.a.test"), False),
+    ],
+)
+async def test_hosts_are_treated_alone_by_domain_or_by_address(
+    group_by: str, names: tuple[str, ...], together: bool
+) -> None:
+    async with LocalSite() as site:
+        site.page("*", "ok")
+        port = site.url.rpartition(":")[2]
+        settings = {
+            "politeness": {"delay_seconds": 0.1, "jitter": 0, "obey_robots": False, "group_by": group_by},
+            "dns": {"hosts": dict.fromkeys(names, "127.0.0.1")},
+        }
+        urls = tuple(f"http://{name}:{port}" for name in names)
+        run = await run_spider(Wide, args={"sites": urls, "count": 3}, settings=settings)
+    assert len(run.items) == 6
+    assert (min(gaps(site)) >= 0.1 - NOISE_SECONDS) is together

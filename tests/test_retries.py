@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import Failure, Request, Response, Spider
+from crawler.retry import RetryPolicy, parse_retry_after
 from crawler.testing import FakeClock, LocalSite, Run, run_spider
 
 if TYPE_CHECKING:
@@ -274,6 +276,54 @@ async def test_a_retry_after_of_years_is_cut_to_the_longest_the_settings_allow(v
         run, _ = await send(lambda: Request(site.url), clock=clock)
     assert run.stats["pages"] == 1
     assert 900 <= clock.now() - began < 1100
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0),
+        ("120", 120),
+        (" 120 ", 120),
+        ("120.5", 120.5),
+        ("120s", 120),
+        ("120 seconds", 120),
+        ("120, 60", 120),
+        ("120;q=1", 120),
+        ("1", 1),
+        ("00012", 12),
+        ("999999999", 999999999),
+        ("2000000000", 1_000_000_000),  # a Unix time
+        ("9" * 400, None),
+        ("-1", None),
+        ("+5", None),
+        ("1e9", None),
+        ("0x10", None),
+        ("٣", None),
+        ("", None),
+        ("soon", None),
+        ("\x00", None),
+        ("Sun, 09 Sep 2001 01:48:20 GMT", 100),
+        ("Sun, 09 Sep 2001 01:48:20 UTC", 100),
+        ("Sun, 09 Sep 2001 03:48:20 +0200", 100),
+        ("Sunday, 09-Sep-01 01:48:20 GMT", 100),
+        ("Sun Sep  9 01:48:20 2001", 100),
+        ("2001-09-09T01:48:20Z", 100),
+        ("2001-09-09T01:48:20", 100),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Sun, 99 Sep 2001 99:99:99 GMT", None),
+    ],
+)
+def test_a_retry_after_is_read_generously_and_never_negative(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, 1_000_000_000.0) == seconds
+
+
+def test_of_several_retry_afters_the_longest_counts_and_it_is_cut() -> None:
+    fields = CIMultiDictProxy(CIMultiDict([("Retry-After", "5"), ("retry-after", "soon"), ("Retry-After", "50")]))
+    assert RetryPolicy().retry_after(fields, 0.0) == 50
+    assert RetryPolicy(retry_after_max_seconds=20).retry_after(fields, 0.0) == 20
+    assert RetryPolicy().retry_after(CIMultiDictProxy(CIMultiDict()), 0.0) is None
 
 
 @pytest.mark.parametrize("value", ["-5", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "٣", "9" * 400, "1e9"])

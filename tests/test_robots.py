@@ -11,6 +11,7 @@ import protego
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from crawler.robots import (
     ALLOW_ALL,
@@ -18,6 +19,7 @@ from crawler.robots import (
     PARSE_LIMIT_BYTES,
     Decision,
     Robots,
+    lifetime,
     product_token,
     verdict_for_status,
 )
@@ -562,3 +564,41 @@ def test_reading_takes_time_in_proportion_to_the_size(line: str) -> None:
         return fastest_ms(lambda: Robots.parse(body, "crawler"))
 
     assert reading(100_000) < 12 * reading(25_000) + 5
+
+
+# -- how long it is good ---------------------------------------------------------------------------------------------
+
+DAY = 24 * 3600.0
+DATE = "Sun, 29 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, DAY),
+        ({"Cache-Control": "public"}, DAY),
+        ({"Cache-Control": "max-age=3600"}, 3600),
+        ({"Cache-Control": "public, Max-Age=3600"}, 3600),
+        ({"Cache-Control": 'max-age="3600"'}, 3600),
+        ({"Cache-Control": "max-age=999999"}, DAY),
+        ({"Cache-Control": "max-age=9" + "9" * 50}, DAY),
+        ({"Cache-Control": "max-age=0"}, 600),
+        ({"Cache-Control": "no-cache"}, 600),
+        ({"Cache-Control": "no-store, max-age=7200"}, 7200),
+        ({"Cache-Control": "s-max-age=5"}, DAY),
+        ({"Cache-Control": "max-age=-1"}, DAY),
+        ({"Cache-Control": "max-age=٣"}, DAY),
+        ({"Cache-Control": "max-age=3600", "Age": "1200"}, 2400),
+        ({"Cache-Control": "max-age=3600", "Age": "soon"}, 3600),
+        ({"Cache-Control": "max-age=3600", "Expires": DATE}, 3600),
+        ({"Expires": "Sun, 29 Nov 2026 14:00:00 GMT", "Date": DATE}, 7200),
+        ({"Expires": "Sun, 29 Nov 2020 14:00:00 GMT", "Date": DATE}, 600),
+        ({"Expires": "Fri, 31 Dec 9999 23:59:59 GMT", "Date": DATE}, DAY),
+        ({"Expires": "0", "Date": DATE}, 600),
+        ({"Expires": DATE}, 600),
+    ],
+)
+def test_it_is_good_for_as_long_as_its_cache_headers_say_from_ten_minutes_to_a_day(
+    headers: dict[str, str], seconds: float
+) -> None:
+    assert lifetime(CIMultiDict(headers)) == seconds

@@ -282,6 +282,93 @@ async def test_it_is_asked_for_again_after_a_day() -> None:
     assert [hit.path for hit in site.journal] == ["/robots.txt", "/now", "/robots.txt", "/later"]
 
 
+class Visits(Spider):
+    """One page after the other: each waits its seconds from the end of the one before, however that ended."""
+
+    name = "visits"
+    site = ""
+    steps: tuple[tuple[str, float], ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    async def start(self) -> Any:
+        yield self.visit(0)
+
+    def visit(self, number: int) -> Request | None:
+        if number == len(self.steps):
+            return None
+        path, seconds = self.steps[number]
+        return self.request(self.site + path, not_before=seconds, meta={"number": number})
+
+    def parse(self, response: Response) -> Any:
+        return self.visit(response.meta["number"] + 1)
+
+    def failed(self, failure: Failure) -> Any:
+        self.reasons = (*self.reasons, failure.reason)
+        return self.visit(failure.request.meta["number"] + 1)
+
+
+async def visit(site: LocalSite, *steps: tuple[str, float], times: int = 3) -> tuple[list[str], tuple[str, ...]]:
+    """What the site was asked for, and why visits failed."""
+    args = {"site": site.url, "steps": steps}
+    run = await run_spider(Visits, args=args, settings={"retry": {"times": times}}, clock=FakeClock())
+    assert isinstance(run.spider, Visits)
+    return [hit.path for hit in site.journal], run.spider.reasons
+
+
+async def test_it_is_asked_for_again_sooner_where_its_cache_headers_say_so() -> None:
+    async with LocalSite() as site:
+        site.page("/robots.txt", "User-agent: *\nDisallow:", headers={"Cache-Control": "max-age=3600"})
+        site.page("*", "ok")
+        asked, _ = await visit(site, ("/now", 0), ("/soon", 3000), ("/later", 1000))
+    assert asked == ["/robots.txt", "/now", "/soon", "/robots.txt", "/later"]
+
+
+async def test_an_old_copy_stays_good_while_there_is_no_new_one() -> None:
+    async with LocalSite() as site:
+        site.robots("gone", status=503)
+        site.page("/robots.txt", "User-agent: *\nDisallow: /private", times=1)
+        site.page("*", "ok")
+        asked, reasons = await visit(site, ("/now", 0), ("/later", 25 * 3600), ("/private", 60), ("/last", 60))
+    assert asked == ["/robots.txt", "/now", "/robots.txt", "/later", "/last"]
+    assert reasons == ("robots",)
+
+
+async def test_a_host_without_rules_is_asked_as_often_as_one_request_is_tried_whatever_waits_for_it() -> None:
+    async with LocalSite() as site:
+        site.robots("", status=500)
+        site.page("*", "ok")
+        requests = [Request(f"{site.url}/{number}") for number in range(30)]
+        run, failures = await send(lambda: requests, settings={"retry": {"times": 2}})
+    assert robots_hits(site) == 3
+    assert site.paths == []
+    assert [failure.reason for failure in failures] == ["robots_unavailable"] * 30
+    assert run.stats["failures"] == {"robots_unavailable": 30}
+
+
+async def test_a_host_that_was_closed_is_asked_again_after_ten_minutes() -> None:
+    async with LocalSite() as site:
+        site.robots("User-agent: *\nDisallow:")
+        site.page("/robots.txt", "", status=500, times=1)
+        site.page("*", "ok")
+        asked, reasons = await visit(site, ("/now", 0), ("/soon", 300), ("/later", 400), times=0)
+    assert asked == ["/robots.txt", "/robots.txt", "/later"]
+    assert reasons == ("robots_unavailable",) * 2
+
+
+async def test_a_page_that_may_be_redirected_to_is_asked_of_its_own_hosts_rules_in_its_turn() -> None:
+    async with LocalSite() as site, LocalSite("127.0.0.2") as rules:
+        site.redirect("/robots.txt", f"{rules.url}/shared.txt")
+        rules.page("/shared.txt", "User-agent: *\nDisallow: /private", content_type="text/plain")
+        for each in (site, rules):
+            each.page("/open", "ok")
+        _, failures = await send(
+            lambda: [Request(f"{rules.url}/open"), Request(f"{site.url}/private"), Request(f"{site.url}/open")]
+        )
+    assert sorted(site.paths) == ["/open"]
+    assert sorted(rules.paths) == ["/open", "/shared.txt"]
+    assert [failure.reason for failure in failures] == ["robots"]
+
+
 class Chain(Spider):
     """Each page names the next one, and the last one none."""
 

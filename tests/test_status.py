@@ -28,7 +28,14 @@ def some_stats(**changed: Any) -> dict[str, Any]:
 
 
 def a_snapshot(**changed: Any) -> dict[str, Any]:
-    now = {"phase": "running", "queued": 588, "in_flight": 2, "active_hosts": 1, "limited_by": "politeness"}
+    now = {
+        "phase": "running",
+        "queued": 588,
+        "in_flight": 2,
+        "active_hosts": 1,
+        "limited_by": "delay",
+        "waits": {"paused": 0},
+    }
     return {**some_stats(pages=412, items=401, elapsed_seconds=10.0), **now, **changed}
 
 
@@ -42,7 +49,7 @@ def rows(text: str) -> dict[str, str]:
 
 def test_the_live_line_says_how_far_how_fast_and_what_holds_it_back() -> None:
     assert live_line(a_snapshot(), 31.54) == (
-        "books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by politeness"
+        "books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by delay"
     )
 
 
@@ -88,7 +95,7 @@ async def test_on_a_terminal_the_line_is_drawn_once_a_second_and_goes_away(monke
     drawn = terminal.getvalue()
     assert looks == 3
     assert "books  3 pages" in drawn
-    assert "limited by politeness" not in drawn, "a narrow terminal gets one line, cut"
+    assert "limited by delay" not in drawn, "a narrow terminal gets one line, cut"
     assert drawn.rstrip("\n").endswith("\x1b[2K"), "the line is taken away at the end"
 
 

@@ -77,6 +77,7 @@ _EXAMPLES = """first steps:
   crawler fetch https://example.com/ --headers     one request, through everything a crawl has
   crawler jobs                                     the jobs under jobs/, and how they stand
   crawler explain https://example.com/             what became of one URL in a job, and why
+  crawler politeness example.com                   how a host of a job is treated, and why it waits
 """
 _EXITS = (
     "exit codes: 0 finished (a reached limit is a finish); 1 failed; 2 bad usage or settings; 69 the disk or the "
@@ -105,10 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(config)
     config.set_defaults(verb=_verb("verbs", "config"))
     status = verbs.add_parser("status", help="what a job did")
-    status.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
+    _add_job(status)
     status.add_argument("--json", action="store_true", help="what is in its stats.json")
     status.set_defaults(verb=_verb("verbs", "status"))
     _add_explain(verbs)
+    _add_politeness(verbs)
     _add_jobs(verbs)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
     demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
@@ -182,9 +184,25 @@ def _add_explain(verbs: Any) -> None:
         epilog="exit codes: 0 something is known of the URL; 1 it was never met; 2 bad usage; 69 the job is damaged",
     )
     explain.add_argument("url", metavar="URL")
-    explain.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
+    _add_job(explain)
     explain.add_argument("--json", action="store_true", help="all that is known, as a JSON object")
     explain.set_defaults(verb=_verb("explain", "explain"))
+
+
+def _add_politeness(verbs: Any) -> None:
+    politeness = verbs.add_parser(
+        "politeness",
+        help="how a host of a job is treated, and why it waits now",
+        description="How one host of a job, running or not, is treated: its delay and why it is that, its latency, "
+        "what went wrong there, and why it waits now.",
+        epilog="exit codes: 0 the job knows the host; 1 it does not; 2 bad usage; 69 the job is damaged",
+    )
+    politeness.add_argument("host", metavar="HOST", help="example.com, example.com:8080 or a URL")
+    politeness.add_argument(
+        "--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)"
+    )
+    politeness.add_argument("--json", action="store_true", help="all that is known, as a JSON object")
+    politeness.set_defaults(verb=_verb("politeness", "politeness"))
 
 
 def _add_jobs(verbs: Any) -> None:
@@ -209,6 +227,10 @@ def _add_spiders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spiders", type=_path, default="spiders", metavar="DIR", help="where names are looked up (default: spiders)"
     )
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: the latest under jobs/)")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

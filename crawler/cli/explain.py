@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crawler.cli import EXIT_FAILED, EXIT_OK
-from crawler.cli.shown import json_line, moment, one_line, span
+from crawler.cli.shown import json_line, moment, one_line, pause_text, span
 from crawler.explain import Found
 from crawler.explain import explain as explained
 from crawler.fate import Verdict
@@ -98,7 +98,7 @@ def _verdict(told: Explanation, now: float) -> str:
 
 def _waiting(told: Explanation, now: float) -> str:
     if told.waits_for == Reason.PAUSED:
-        return "waiting: its host asked for a pause"
+        return f"waiting: its host is paused, because {pause_text(told.pause)}"
     due = "" if told.due is None else f", due {_until(told.due, now)}"
     if told.waits_for == Reason.RETRY:
         return f"waiting for another try{due}"

@@ -11,7 +11,7 @@ from crawler.log import escape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["json_line", "moment", "one_line", "print_table", "span"]
+__all__ = ["json_line", "moment", "one_line", "pause_text", "print_table", "span"]
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -40,6 +40,19 @@ def json_line(value: Any) -> str:
 def moment(seconds: float) -> str:
     """A Unix time on the clock of this machine."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def pause_text(pause: str) -> str:
+    """Why a host is paused, for `crawler.politeness.Pause`."""
+    return _PAUSES.get(pause, "somebody said so")
+
+
+_PAUSES = {
+    "retry_after": "it asked for that (Retry-After)",
+    "circuit": "it failed too often in a row (politeness.circuit_failures)",
+    "robots": "its robots.txt cannot be had",
+    "name": "its name is being looked up",
+}
 
 
 def span(seconds: float) -> str:

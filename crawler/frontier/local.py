@@ -51,7 +51,8 @@ class LocalFrontier:
 
     `order` is `"breadth"` (lower depth first, then first come) or `"depth"` (deeper first, then first come).
     `rule` gives a host's configured treatment, `group` the name of the group in which it is treated (None: each is its
-    own); `rng` rolls the jitter; `concurrency` is how many requests there may be at all.
+    own), or `by_address` that `regroup` will say; `rng` rolls the jitter; `concurrency` is how many requests there may
+    be at all.
     """
 
     def __init__(
@@ -62,17 +63,21 @@ class LocalFrontier:
         order: str = "breadth",
         rng: Random | None = None,
         group: Callable[[str], str] | None = None,
+        by_address: bool = False,
         concurrency: int | None = None,
     ) -> None:
         self._store = store
         self._note = store.at_work
         self._depth_first = order == "depth"
-        self._turns = turns = Turns(store, rule=rule, rng=rng or Random(), group=group, concurrency=concurrency)
+        self._turns = turns = Turns(
+            store, rule=rule, rng=rng or Random(), group=group, by_address=by_address, concurrency=concurrency
+        )
         self._host = turns.host
         self._schedule = turns.schedule
         self.sent, self.leave, self.enter, self.again = turns.sent, turns.leave, turns.enter, turns.again
         self.observe, self.host, self.regroup = turns.observe, turns.change, turns.regroup
         self.delay, self.is_paused, self.circuit, self.state = turns.delay, turns.is_paused, turns.circuit, turns.state
+        self.waits = turns.waits
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0

@@ -19,6 +19,7 @@ import lmdb
 import msgspec
 
 from crawler.contracts import Entry
+from crawler.cookies.suffixes import registrable_domain
 from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
 from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
@@ -107,7 +108,19 @@ class FrontierReader:
     # -- hosts -------------------------------------------------------------------------------------------------------
 
     def host_state(self, name: str) -> HostState | None:
-        """What was learnt about the host; None: it is as configured."""
+        """What was learnt about the host, or about the group in which it is treated; None: it is as configured."""
+        return self.host_and_state(name)[1]
+
+    def host_and_state(self, name: str) -> tuple[str, HostState | None]:
+        """With the name of the group, which is the host's own where it is treated alone."""
+        state = self._state(name)
+        if state is not None and state.group:
+            return state.group, self._state(state.group)
+        if state is None and (site := registrable_domain(name.rpartition(":")[0])):
+            return site, self._state(site)
+        return name, state
+
+    def _state(self, name: str) -> HostState | None:
         key = name.encode()
         found = self._get(b"states", key)
         if found is None:

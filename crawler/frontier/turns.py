@@ -5,7 +5,8 @@ counts only if its time is still the host's `turn`.
 
 Hosts may be treated in groups (`politeness.group_by`): those of a group have queues of their own and one controller.
 When one takes the group's turn, the others' times are out of date; each is put right when it comes up, which costs the
-size of the group, never more than that. Among equal times first come, first served: so a group's hosts take turns, too.
+size of the group, never more than that. Among equal times whoever had no turn for longest has it: so a group's hosts
+take turns, too.
 
 Two lanes. A crawl has only so many requests in flight, and a host that takes five seconds to answer holds one for as
 long as a hundred quick answers. So hosts that are slow, or not known yet, may hold only what the quick ones cannot use:
@@ -19,6 +20,7 @@ import collections
 import heapq
 from typing import TYPE_CHECKING
 
+from crawler.contracts import Waits
 from crawler.politeness import Answer, Circuit, Controller, HostRule, HostState, Pause
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _SLOW_SHARE = 10
 class Host:
     """What waits for one host."""
 
-    __slots__ = ("beyond", "controller", "due", "id", "name", "taken", "turn", "window")
+    __slots__ = ("beyond", "controller", "due", "id", "name", "served", "taken", "turn", "window")
 
     def __init__(self, name: str, id: int, controller: Controller) -> None:
         self.name = name
@@ -52,6 +54,8 @@ class Host:
         """When the first of those put off comes due."""
         self.taken = 0
         """Of the controller's places."""
+        self.served = 0
+        """Number of its last turn, among those of all hosts."""
         self.turn: float | None = None
 
     @property
@@ -60,8 +64,8 @@ class Host:
 
 
 class Turns:
-    """`rule` gives the configured treatment of a host or group, `group` the name of a host's group; `concurrency` is
-    how many requests there may be at all, None: without limit."""
+    """`rule` gives the configured treatment of a host or group, `group` the name of a host's group. `by_address`: hosts
+    come into theirs by `regroup`. `concurrency` is how many requests there may be at all, None: without limit."""
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Turns:
         rule: Callable[[str], HostRule],
         rng: Random,
         group: Callable[[str], str] | None = None,
+        by_address: bool = False,
         concurrency: int | None = None,
     ) -> None:
         self.hosts: dict[str, Host] = {}
@@ -78,8 +83,9 @@ class Turns:
         self._rule = rule
         self._rng = rng
         self._group = group
-        self._heap: list[tuple[float, int, Host]] = []
-        self._ticks = 0
+        self._by_address = by_address
+        self._heap: list[tuple[float, int, int, Host]] = []
+        self._ticks = self._served = 0
         self._resumed = 0.0
         self._crowded: dict[Controller, list[Host]] = {}
         """Hosts that found all places of their group taken."""
@@ -87,6 +93,8 @@ class Turns:
         """With nothing to do when last looked at."""
         self._touched: set[Controller] = set()
         """Changed since the last save."""
+        self._moved: dict[str, str] = {}
+        """Hosts that came into another group since then."""
         self._concurrency = concurrency
         self._in_line: collections.deque[Host] = collections.deque()
         """Whose turn it is, while the slow lane is full."""
@@ -106,9 +114,11 @@ class Turns:
     def _controller(self, name: str) -> Controller:
         controller = self._controllers.get(name)
         if controller is None:
-            controller = self._controllers[name] = Controller(name, self._rule(name))
             saved = self._store.host_state(name)
-            if saved is not None:
+            if saved is not None and saved.group and self._by_address:
+                return self._controller(saved.group)
+            controller = self._controllers[name] = Controller(name, self._rule(name))
+            if saved is not None and not saved.group:
                 controller.restore(saved, self._resumed)
         return controller
 
@@ -129,6 +139,7 @@ class Turns:
         after.next_start = max(after.next_start, before.next_start if state.taken else 0.0)
         state.controller = after
         self._touched.add(after)
+        self._moved[host] = group
         if not before.members:
             self._change_demand(before, 0.0)
             self._controllers.pop(before.name, None)
@@ -153,7 +164,7 @@ class Turns:
     def due(self, now: float) -> Host | None:
         """A host whose turn it is, taken out of the heap: `schedule` it again."""
         while (turn := self.next()) is not None and turn <= now:
-            host = heapq.heappop(self._heap)[2]
+            host = heapq.heappop(self._heap)[3]
             host.turn = None
             controller = host.controller
             if not controller.has_place or controller.turn > now:  # of a group, another one of which was faster
@@ -169,7 +180,7 @@ class Turns:
         while self._in_line and self._slow < self._slow_places():
             self.schedule(self._in_line.popleft())
         heap = self._heap
-        while heap and heap[0][2].turn != heap[0][0]:
+        while heap and heap[0][3].turn != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -192,8 +203,8 @@ class Turns:
             return
         if turn != host.turn:
             host.turn = turn
-            self._ticks += 1  # among equal times first come, first served
-            heapq.heappush(self._heap, (turn, self._ticks, host))
+            self._ticks += 1
+            heapq.heappush(self._heap, (turn, host.served, self._ticks, host))
 
     # -- places and turns --------------------------------------------------------------------------------------------
 
@@ -201,6 +212,8 @@ class Turns:
         controller = host.controller
         controller.take(start, self._rng.random() if controller.delay else 0.0)
         host.taken += 1
+        self._served += 1
+        host.served = self._served
         if self._concurrency is not None and self._is_slow(controller):
             controller.slow_taken += 1
             self._slow += 1
@@ -301,6 +314,23 @@ class Turns:
         """See `Frontier.state`."""
         return self.host(name).controller.state()
 
+    def waits(self, now: float) -> Waits:
+        """See `Frontier.waits`."""
+        ready = delayed = full = paused = 0
+        for host in self.hosts.values():
+            controller = host.controller
+            if not host.has_work:
+                full += bool(host.taken)  # its last one is under way
+            elif not controller.has_place:
+                full += 1
+            elif controller.is_paused(now):
+                paused += 1
+            elif host.turn is not None and host.turn > now:
+                delayed += 1
+            else:
+                ready += 1
+        return Waits(ready, delayed, full, paused)
+
     # -- lanes -------------------------------------------------------------------------------------------------------
 
     def _is_slow(self, controller: Controller) -> bool:
@@ -330,6 +360,9 @@ class Turns:
         for controller in self._touched:
             self._store.save_host_state(controller.name, controller.state())
         self._touched.clear()
+        for host, group in self._moved.items():
+            self._store.save_host_state(host, HostState(None, None, 0.0, 0.0, group=group))
+        self._moved.clear()
 
     def evict_idle(self, now: float, busy: Iterable[Host]) -> None:
         """Forget hosts with nothing to do whose turn is free; their saved state comes back when they do."""

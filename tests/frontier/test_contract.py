@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from crawler.contracts import Entry, Outcome, Verdict
+from crawler.contracts import Entry, Outcome, Verdict, Waits
 from crawler.frontier.disk import DiskStore
 from crawler.frontier.local import LocalFrontier
 from crawler.frontier.memory import MemoryStore
-from crawler.politeness import HostRule
+from crawler.politeness import Answer, Circuit, HostRule
 
 NOW = 1_000_000.0
 PLAIN = HostRule(delay=0.0, jitter=0.0, concurrency=1000)
@@ -292,6 +292,102 @@ async def test_an_inline_request_takes_the_hosts_turn(opened):
         frontier.leave("a.test:80", NOW + 1.5)
         assert await leased(frontier, now=NOW + 1.9) == []
         assert await leased(frontier, now=NOW + 2) == [1]
+
+
+async def test_another_turn_for_somebody_who_has_a_place_takes_none(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=2)) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        assert frontier.again("a.test:80", NOW) == NOW + 1
+        assert await leased(frontier, now=NOW + 1.9) == []
+        assert await leased(frontier, now=NOW + 2) == [1]
+
+
+# -- what a host answers ---------------------------------------------------------------------------------------------
+
+POLITE = HostRule(delay=1.0, jitter=0.0, concurrency=2)
+
+
+async def test_a_host_that_errs_is_asked_more_slowly(opened):
+    async with opened(rule=POLITE) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        assert await leased(frontier, now=NOW) == [0]
+        frontier.observe("a.test:80", Answer(503), NOW)
+        assert frontier.delay("a.test:80") == 2.0
+        assert await leased(frontier, now=NOW + 1.9) == []
+        assert await leased(frontier, now=NOW + 2) == [1]
+
+
+async def test_a_host_that_asks_for_a_pause_gets_it_and_nobody_else(opened):
+    async with opened(rule=POLITE) as frontier:
+        frontier.add([entry(1), entry(2, host="b.test:80")], NOW)
+        frontier.observe("a.test:80", Answer(429, retry_after=100.0), NOW)
+        assert frontier.is_paused("a.test:80", NOW + 99)
+        assert not frontier.is_paused("b.test:80", NOW)
+        assert await leased(frontier, now=NOW + 99) == [2]
+        assert await leased(frontier, now=NOW + 100) == [1]
+
+
+async def test_after_too_many_failures_one_probe_goes_when_the_pause_is_over(opened):
+    async with opened(rule=POLITE) as frontier:
+        frontier.add([entry(i) for i in range(9)], NOW)
+        for _ in range(20):
+            frontier.observe("a.test:80", Answer(503), NOW)
+        assert frontier.circuit("a.test:80", NOW) is Circuit.OPEN
+        assert await leased(frontier, now=NOW + 59) == []
+        assert await leased(frontier, now=NOW + 500) == [0]
+        assert await leased(frontier, now=NOW + 1000) == [], "one probe at a time"
+        frontier.observe("a.test:80", Answer(200, latency=0.1), NOW + 1000)
+        assert frontier.circuit("a.test:80", NOW + 1000) is Circuit.CLOSED
+        assert await leased(frontier, now=NOW + 2000) == [1]
+
+
+async def test_what_waits_for_a_host_that_is_given_up_comes_at_once(opened):
+    async with opened(rule=POLITE) as frontier:
+        frontier.add([entry(i) for i in range(3)], NOW)
+        for now in (*[NOW] * 20, NOW + 60, NOW + 1000):
+            frontier.observe("a.test:80", Answer(reason="connect_refused"), now)
+        now = NOW + 1100
+        assert frontier.circuit("a.test:80", now) is Circuit.DOWN
+        for number in range(3):
+            assert await leased(frontier, now=now) == [number]
+            frontier.leave("a.test:80", now, unused=True)
+        assert frontier.state("a.test:80").last_trouble == "connect_refused"
+
+
+async def test_hosts_of_one_group_share_its_turns_and_places(opened):
+    async with opened(rule=POLITE) as frontier:
+        frontier.add([entry(i, host=f"h{i % 3}.test:80") for i in range(9)], NOW)
+        for number in range(3):
+            assert frontier.regroup(f"h{number}.test:80", "10.0.0.1")
+        assert not frontier.regroup("h1.test:80", "10.0.0.1")
+        order = []
+        for second in range(9):
+            order += await leased(frontier, now=NOW + second)
+            assert len(order) == second + 1
+            frontier.leave(f"h{order[-1] % 3}.test:80", NOW + second)
+        assert [number % 3 for number in order] == [0, 1, 2] * 3, "and take turns in it"
+
+
+async def test_a_place_goes_with_its_host_into_another_group(opened):
+    async with opened(rule=HostRule(delay=0.0, concurrency=1)) as frontier:
+        frontier.add([entry(1, host="a.test:80"), entry(2, host="b.test:80")], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        frontier.regroup("b.test:80", "10.0.0.1")
+        frontier.regroup(lease.host, "10.0.0.1")
+        assert await leased(frontier) == []
+        frontier.leave(lease.host, NOW)
+        assert await leased(frontier) == [2]
+
+
+async def test_it_says_what_hosts_wait_for(opened):
+    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=1)) as frontier:
+        frontier.add([entry(i, host=f"h{i}.test:80") for i in range(4)], NOW)
+        frontier.add([entry(10 + i, host=f"h{i}.test:80") for i in range(4)], NOW)
+        leases = (await frontier.lease(2, NOW)).leases
+        frontier.leave(leases[0].host, NOW)
+        frontier.host("h3.test:80", blocked_until=NOW + 5)
+        assert frontier.waits(NOW) == Waits(ready=1, delayed=1, full=1, paused=1)
 
 
 async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(opened):
