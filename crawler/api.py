@@ -35,17 +35,32 @@ async def crawl(
     overwrite: bool = False,
     job: str | PathLike[str] | None = None,
     fresh: bool = False,
+    refresh: bool = False,
+    only_changed: bool = False,
     clock: Clock | None = None,
 ) -> Result:
     """Run a spider to its end.
 
     `args` become attributes of the spider; `settings` are nested as in the settings file and win over the spider's own;
     `output` names one or several files, appended to unless `overwrite`. With a `job` folder the crawl can be killed and
-    the same call continues it; without one it lives in memory alone. Cancelling the call stops the crawl at once.
+    the same call continues it; without one it lives in memory alone. With `refresh` the pages of a job that had
+    finished are visited again, and with `only_changed` items of those that are as they were are left out. Cancelling
+    the call stops the crawl at once.
 
     Raises `UsageError` for what cannot be done as asked, `EngineUnavailable` where the disk fails.
     """
-    opened = _crawl(spider, args, settings, output, overwrite=overwrite, job=job, fresh=fresh, clock=clock)
+    opened = _crawl(
+        spider,
+        args,
+        settings,
+        output,
+        overwrite=overwrite,
+        job=job,
+        fresh=fresh,
+        refresh=refresh,
+        only_changed=only_changed,
+        clock=clock,
+    )
     async with opened as running:
         return await running.run()
 
@@ -56,6 +71,8 @@ async def stream(
     args: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     job: str | PathLike[str] | None = None,
+    refresh: bool = False,
+    only_changed: bool = False,
     clock: Clock | None = None,
 ) -> AsyncIterator[Any]:
     """The items as they come. The crawl waits for a slow consumer, and leaving the loop stops it cleanly.
@@ -65,7 +82,18 @@ async def stream(
     items: asyncio.Queue[Any] = asyncio.Queue(_ITEMS_AHEAD)
     ended = object()
 
-    async with _crawl(spider, args, settings, (), job=job, clock=clock, on_item=items.put) as running:
+    opened = _crawl(
+        spider,
+        args,
+        settings,
+        (),
+        job=job,
+        refresh=refresh,
+        only_changed=only_changed,
+        clock=clock,
+        on_item=items.put,
+    )
+    async with opened as running:
 
         async def work() -> None:
             try:
@@ -107,6 +135,8 @@ def run(spider: type[Spider], **options: Any) -> Result:
         overwrite=options.pop("overwrite", False),
         job=options.pop("job", None),
         fresh=options.pop("fresh", False),
+        refresh=options.pop("refresh", False),
+        only_changed=options.pop("only_changed", False),
         clock=clock,
     )
     if options:
@@ -123,6 +153,8 @@ def _crawl(
     overwrite: bool = False,
     job: str | PathLike[str] | None = None,
     fresh: bool = False,
+    refresh: bool = False,
+    only_changed: bool = False,
     clock: Clock | None = None,
     on_item: Any = None,
 ) -> Crawl:
@@ -137,6 +169,8 @@ def _crawl(
         job=None if job is None else Path(job),
         outputs=[Output(fspath(target), overwrite) for target in targets],
         fresh=fresh,
+        refresh=refresh,
+        only_changed=only_changed,
         clock=clock,
         on_item=on_item,
     )

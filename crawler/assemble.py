@@ -7,19 +7,15 @@ leaving closes it in reverse. Nothing is global, so crawls run one after the oth
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
 import json
 import logging
-import os
 import secrets
-import shutil
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from crawler import crash
 from crawler import settings as setting
 from crawler.clock import SystemClock
 from crawler.collector import Collector
@@ -41,6 +37,8 @@ from crawler.log import crawl_log
 from crawler.outputs import Outputs
 from crawler.places import Places
 from crawler.politeness import HostRule
+from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
+from crawler.refresh import Refresh, Revisits
 from crawler.refusals import Refusals
 from crawler.request import RequestCodec, Timeout
 from crawler.retry import RetryPolicy
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
 
     from crawler.contracts import Clock, Fetcher, Pipeline
     from crawler.download.robots import RobotsCache
+    from crawler.frontier.previous import Previous
     from crawler.frontier.store import Store
     from crawler.settings import Loaded, Settings
     from crawler.spider import Spider
@@ -64,14 +63,6 @@ __all__ = ["Crawl", "Output", "Result", "load_settings"]
 logger = logging.getLogger("crawler.job")
 
 _STATS_SECONDS = 10.0
-_UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
-"""States that the same command continues from; the others are a finish, after which it begins anew."""
-
-
-class _Before(enum.Enum):
-    UNFINISHED = "the last one is unfinished"
-    FINISHED = "the last one had finished"
-    DISCARDED = "the last one is discarded"
 
 
 class Output(NamedTuple):
@@ -99,9 +90,10 @@ def load_settings(spider: type[Spider], layers: Sequence[setting.Layer], *, file
 class Crawl:
     """One run of one spider over one job.
 
-    `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `on_item`
-    gets each item as the page that gave it ends. Raises `UsageError` or `EngineUnavailable` on entering when something
-    is not as it must be, before anything is sent.
+    `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `refresh`
+    visits the pages of one that had finished again; `only_changed` leaves out the items of those that are as they were.
+    `on_item` gets each item as the page that gave it ends. Raises `UsageError` or `EngineUnavailable`, at the latest
+    on entering, when something is not as it must be, before anything is sent.
     """
 
     def __init__(
@@ -112,6 +104,8 @@ class Crawl:
         job: Path | None = None,
         outputs: Sequence[Output] = (),
         fresh: bool = False,
+        refresh: bool = False,
+        only_changed: bool = False,
         clock: Clock | None = None,
         rng: Random | None = None,
         on_item: Callable[[Any], Awaitable[None]] | None = None,
@@ -123,6 +117,10 @@ class Crawl:
         self._outputs = Outputs([make_exporter(*output) for output in outputs], job, spider.name)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
+        self._refresh = refresh
+        self._only_changed = only_changed
+        check_options(job, fresh=fresh, refresh=refresh, only_changed=only_changed)
+        self._previous: Previous | None = None
         self._rng = rng or Random()
         self._on_item = on_item
         self._rule = functools.lru_cache(maxsize=10_000)(self._make_rule)
@@ -149,6 +147,8 @@ class Crawl:
                 self._write_stats()
             raise
         self._write_stats()
+        if self._previous is not None and reason not in UNFINISHED:
+            self._previous.remove()
         logger.info("%s: %s", self.spider.name, _ending(reason))
         return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
 
@@ -196,11 +196,12 @@ class Crawl:
         )
         robots = self._robots(frontier)
         refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
+        refresh = None if self._previous is None else Refresh(context, self._previous, codec, fingerprint)
         epochs = Epochs(
             context,
             exporters=self._outputs.exporters,
             outputs=self._outputs.keys,
-            rows=(fetcher.cookie_rows, robots.rows, refusals.rows),
+            rows=(fetcher.cookie_rows, robots.rows, refusals.rows, *([] if refresh is None else [refresh.rows])),
             on_turn=self._write_stats_at_times,
         )
         collector = Collector(
@@ -214,14 +215,27 @@ class Crawl:
             refusals=refusals,
             relieve=epochs.relieve,
             on_item=self._on_item,
+            only_changed=self._only_changed,
         )
         places = Places(context)
-        exchange = Exchange(context, robots=robots, places=places, scope=scope, is_known=collector.is_known)
+        exchange = Exchange(
+            context,
+            robots=robots,
+            places=places,
+            scope=scope,
+            is_known=collector.is_known,
+            fetch=None if refresh is None else refresh.fetch,
+        )
         exchange.on_pause = epochs.hurry
         inline = Inline(context, exchange, places)
+        revisits = Revisits(context, codec)
+        visits = Visits(
+            context, exchange=exchange, collector=collector, inline=inline, revisits=revisits, refresh=refresh
+        )
         return Engine(
             context,
-            visits=Visits(context, exchange=exchange, collector=collector, inline=inline),
+            visits=visits,
+            refresh=refresh,
             inline=inline,
             places=places,
             collector=collector,
@@ -253,7 +267,7 @@ class Crawl:
         return RobotsCache(self.clock, agent, timeout, saved=frontier.get, patience=self.settings.retry.times)
 
     async def _open_frontier(
-        self, stack: contextlib.AsyncExitStack, store: Store, before: _Before | None
+        self, stack: contextlib.AsyncExitStack, store: Store, before: Before | None
     ) -> LocalFrontier:
         crawl = self.settings.crawl
         frontier = LocalFrontier(
@@ -266,16 +280,12 @@ class Crawl:
             concurrency=crawl.concurrency,
         )
         frontier = await stack.enter_async_context(frontier)
-        where = f" in {self.job}" if self.job is not None else ""
-        if before is _Before.UNFINISHED:
-            counts = frontier.counts()
-            logger.info(
-                "%s: continuing the interrupted crawl%s: %d done, %d waiting",
-                self.spider.name, where, counts.completed, counts.queued,
-            )  # fmt: skip
-        else:
-            remark = "" if before is None else f"; {before.value}"
-            logger.info("%s: starting a new crawl%s%s", self.spider.name, where, remark)
+        if self.job is not None and (before is Before.SET_ASIDE or frontier.get("refresh") is not None):
+            self._previous = open_previous(self.job, self.spider.name)
+            if self._previous is not None:
+                stack.enter_context(self._previous)
+        words = first_words(self.job, before, frontier.counts(), self._previous, refresh=self._refresh)
+        logger.info("%s: %s", self.spider.name, words)
         return frontier
 
     async def _claim(self, frontier: LocalFrontier, now: float) -> bytes:
@@ -288,8 +298,12 @@ class Crawl:
             )
         key = frontier.get("key")
         if key is None:
-            key = secrets.token_bytes(16)
-            await frontier.commit({"key": key, "spider": self.spider.name.encode(), "state": b"running"}, now)
+            values = {"spider": self.spider.name.encode(), "state": b"running"}
+            if self._previous is not None:
+                key, values["refresh"] = self._previous.key, b"1"
+            else:
+                key = secrets.token_bytes(16)
+            await frontier.commit({**values, "key": key}, now)
         return key
 
     def _store(self) -> Store:
@@ -304,42 +318,13 @@ class Crawl:
             return MemoryStore()
         raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
 
-    def _prepare_job(self, store: Store) -> _Before | None:
+    def _prepare_job(self, store: Store) -> Before | None:
         """What the job folder holds of an earlier crawl. One that finished, or is to be discarded, makes room."""
-        assert self.job is not None
-        folder, old = self.job / "frontier", self.job / "frontier.old"
-        shutil.rmtree(old, ignore_errors=True)  # of a start that was killed here
-        repaired = self.job / "frontier.repaired"
-        if repaired.exists() and not folder.exists():  # `crawler jobs repair` was killed when all but this was done
-            os.replace(repaired, folder)
-        if self.settings.frontier.url is not None or not folder.exists():
-            return None
-        if self._fresh:
-            before = _Before.DISCARDED
-        elif self._is_unfinished(store, folder):
-            return _Before.UNFINISHED
-        else:
-            before = _Before.FINISHED
-        os.replace(folder, old)  # at once: half a frontier would be none
-        crash.point("recovery_discarding")
-        shutil.rmtree(old, ignore_errors=True)
-        return before
-
-    def _is_unfinished(self, store: Store, folder: Path) -> bool:
         from crawler.frontier.disk import DiskStore
-        from crawler.frontier.layout import refuse_other_format
 
-        assert isinstance(store, DiskStore)
-        found = store.peek()
-        if found is None:
-            return False
-        refuse_other_format(folder, found.format)
-        if found.lost_epochs:
-            logger.warning(
-                "%s: the machine stopped without saving everything; going back by %d epochs to what is surely on disk",
-                self.spider.name, found.lost_epochs,
-            )  # fmt: skip
-        return found.state in _UNFINISHED
+        assert self.job is not None
+        on_disk = store if isinstance(store, DiskStore) else None
+        return make_room(self.job, on_disk, self.spider.name, fresh=self._fresh, refresh=self._refresh)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crawler.attempt import Attempt
     from crawler.context import Context
     from crawler.contracts import Lease
+    from crawler.fate import Revisit
     from crawler.page import Page
     from crawler.refusals import Refusals
     from crawler.url import Fingerprinter
@@ -69,6 +70,7 @@ class Collector:
         refusals: Refusals,
         relieve: Callable[[Page], Awaitable[None]],
         on_item: Callable[[Any], Awaitable[None]] | None = None,
+        only_changed: bool = False,
     ) -> None:
         self._spider = context.spider
         self._frontier = context.frontier
@@ -83,6 +85,7 @@ class Collector:
         self._refusals = refusals
         self._relieve = relieve
         self._on_item = on_item
+        self._only_changed = only_changed
         self._output_limit = context.settings.crawl.output_limit
         self._with_ids = context.settings.output.item_ids
         self._start_items = 0
@@ -217,14 +220,15 @@ class Collector:
             task = asyncio.current_task()
             self._reaching = {fingerprint: owner for fingerprint, owner in self._reaching.items() if owner is not task}
 
-    def reached(self, page: Page, final: Request, status: int) -> Reached | None:
+    def reached(self, page: Page, final: Request, status: int, revisit: Revisit | None = None) -> Reached | None:
         """Where a chain of redirects ended, if it may be there once only."""
         if not _is_filtered(final):
             return None
         began = "" if page.request is None else urls.redact(page.request.url)
         end = Fate(
-            urls.redact(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth, status=status, target=began
-        )
+            urls.redact(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth,
+            status=status, target=began, revisit=revisit,
+        )  # fmt: skip
         return Reached(urls.host_key(final.url), self.fingerprint(final), page.parent, end.encode())
 
     def add_request(self, page: Page, request: Request) -> None:
@@ -243,6 +247,14 @@ class Collector:
         if request.attempts:  # those of the page or failure that it was made of
             request = request.replace(attempts=())
         page.entries.append(self.entry(request, page.depth, page.parent))
+
+    def earlier_entry(self, request: Request, depth: int, parent: tuple[str, int] | None) -> Entry | None:
+        """Of a request of the last crawl; None where the crawl does not go there any more. Raises `CallbackError` and
+        `NotStorable`."""
+        self._check_methods(request)
+        if self._scope.refusal(request.url, depth) is not None:
+            return None
+        return self.entry(request, depth, parent)._replace(filtered=True)
 
     def _check_methods(self, request: Request) -> None:
         for name in (request.callback, request.errback):
@@ -299,6 +311,9 @@ class Collector:
     # -- items -------------------------------------------------------------------------------------------------------
 
     async def _add_item(self, page: Page, item: Any) -> None:
+        if page.unchanged and self._only_changed:
+            page.items_unchanged += 1
+            return
         for pipeline in self._pipelines:
             try:
                 processed = pipeline.process_item(item, self._spider)

@@ -7,7 +7,7 @@ Unix time in seconds as a float, read once by the caller from its `Clock`.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from crawler.cookies import Cookies
     from crawler.errors import FetchError
+    from crawler.fate import Fate
     from crawler.politeness import Answer, Circuit, HostState, Pause
     from crawler.request import Request
     from crawler.response import Response
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Clock",
     "Counts",
+    "Earlier",
+    "EarlierPage",
     "Entry",
     "Exporter",
     "Fetch",
@@ -298,6 +301,33 @@ class Frontier(Protocol):
 
     def export(self) -> AsyncIterator[tuple[Entry, int]]:
         """Every waiting entry with its attempt count, in no particular order."""
+        ...
+
+
+class EarlierPage(NamedTuple):
+    """A request of the last crawl that is to be made again; its `fate.revisit` is not None."""
+
+    host: str
+    fingerprint: int
+    parent: tuple[str, int] | None
+    fate: Fate
+
+
+class Earlier(Protocol):
+    """The frontier of the last crawl, for a refresh to read. Raises `JobDamaged` and `EngineUnavailable`."""
+
+    def page(self, host: str, fingerprint: int) -> Fate | None:
+        """How this request ended."""
+        ...
+
+    def pages(self) -> Generator[EarlierPage]: ...
+
+    def waiting(self) -> Generator[Entry]:
+        """What it had not visited when it ended, each request once."""
+        ...
+
+    def give_back(self) -> None:
+        """What was read is not needed in memory any more."""
         ...
 
 

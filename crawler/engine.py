@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crawler.epochs import Epochs
     from crawler.inline import Inline
     from crawler.places import Places
+    from crawler.refresh import Refresh
     from crawler.request import Request, RequestCodec
     from crawler.visit import Visits
 
@@ -78,6 +79,7 @@ class Engine:
         codec: RequestCodec,
         epochs: Epochs,
         pipelines: Sequence[Pipeline],
+        refresh: Refresh | None = None,
     ) -> None:
         self.spider = context.spider
         self.stats = context.stats
@@ -105,7 +107,15 @@ class Engine:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self._closed = False
-        self._feed = Feed(context, collector=collector, epochs=epochs, inline=inline, wake=self._wake, stop=self.stop)
+        self._feed = Feed(
+            context,
+            collector=collector,
+            epochs=epochs,
+            inline=inline,
+            wake=self._wake,
+            stop=self.stop,
+            refresh=refresh,
+        )
 
         self._earlier_errors = self.stats.total.errors
 
@@ -223,7 +233,7 @@ class Engine:
         return max(room, 0)
 
     def _is_finished(self) -> bool:
-        return self._epochs.started and not (self._handed or self._suspects or self._epochs.is_closing)
+        return self._feed.ended and not (self._handed or self._suspects or self._epochs.is_closing)
 
     def _until(self, next_due: float | None, now: float) -> float | None:
         """Seconds to wait for. With no room there is nothing to wait for but an event, and every event wakes us."""

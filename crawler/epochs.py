@@ -129,6 +129,10 @@ class Epochs:
             self._stats.failed(reason)
         if page.refusal:
             self._stats.refused(page.refusal)
+        if page.not_modified:
+            total.not_modified += 1
+        if page.items_unchanged:
+            total.items_unchanged += page.items_unchanged
         if page.delivered:
             total.pages += 1
             total.depth_max = max(total.depth_max, page.depth - 1)

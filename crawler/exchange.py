@@ -39,7 +39,8 @@ class Exchange:
     """`await exchange.send(request)`; counts everything sent and received on the way.
 
     `obeys_robots` says for a host whether its robots.txt is asked. The first of `middlewares` is outermost.
-    `is_known` says of a redirect's target whether the crawl has it already; inline fetches do not ask.
+    `is_known` says of a redirect's target whether the crawl has it already; inline fetches do not ask. `fetch` sends
+    what is not inline in the fetcher's stead.
     """
 
     def __init__(
@@ -50,10 +51,10 @@ class Exchange:
         places: Places,
         scope: Scope,
         is_known: Callable[[Request], bool] = lambda hop: False,
+        fetch: Fetch | None = None,
     ) -> None:
         self.on_pause: Callable[[], None] = lambda: None
         """A host asked for a pause: killed before that is on disk, the crawl would come back too early."""
-        self._fetcher = context.fetcher
         self._frontier = context.frontier
         self._clock = context.clock
         self._stats = context.stats
@@ -65,8 +66,9 @@ class Exchange:
         self._scope = scope
         agent = product_token(context.settings.http.user_agent)
         self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
-        self._leased: Fetch = partial(self._follow, is_known=is_known)
-        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False)
+        self._fetch: Fetch = context.fetcher.fetch
+        self._leased: Fetch = partial(self._follow, is_known=is_known, fetch=fetch or self._fetch)
+        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, fetch=self._fetch)
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
@@ -98,10 +100,10 @@ class Exchange:
         async def fetch(asked: Request) -> Response:
             if not first:
                 first.append(asked)
-                return await self._send(asked)
+                return await self._send(asked, self._fetch)
             if urls.host_key(asked.url) == host:
                 await self._places.again(host, _ROBOTS_PATIENCE_SECONDS)
-                return await self._send(asked)
+                return await self._send(asked, self._fetch)
             return await self._fetch_in_turn(asked)
 
         await self._robots.learn(request, fetch)
@@ -112,7 +114,7 @@ class Exchange:
         host = urls.host_key(request.url)
         await self._places.enter(host, _ROBOTS_PATIENCE_SECONDS)
         try:
-            response = await self._send(request)
+            response = await self._send(request, self._fetch)
         except BaseException:
             self._places.leave(host)
             raise
@@ -142,9 +144,9 @@ class Exchange:
             )
         return True
 
-    async def _follow(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
+    async def _follow(self, request: Request, is_known: Callable[[Request], bool], fetch: Fetch) -> Response:
         while True:
-            response = await self._exchange(request)
+            response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
             if hop is None:
                 return response
@@ -162,10 +164,10 @@ class Exchange:
             self.admit(hop)
             request = hop
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _exchange(self, request: Request, fetch: Fetch) -> Response:
         total = self._stats.total
         total.requests += 1
-        response = await self._send(request)
+        response = await self._send(request, fetch)
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)
@@ -174,11 +176,11 @@ class Exchange:
         self._stats.status[response.status] += 1
         return response
 
-    async def _send(self, request: Request) -> Response:
+    async def _send(self, request: Request, fetch: Fetch) -> Response:
         """Over the wire; the frontier hears when it went out and what came of it."""
         host = urls.host_key(request.url)
         try:
-            response = await self._fetcher.fetch(request)
+            response = await fetch(request)
         except FetchError as error:
             now = self._clock.now()
             self._frontier.sent(host, now)

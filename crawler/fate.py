@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Fate", "Refusal", "Verdict"]
+__all__ = ["Fate", "Refusal", "Revisit", "Verdict"]
 
 
 class Verdict:
@@ -27,6 +27,21 @@ class Verdict:
     """Its processing killed the process twice."""
 
 
+class Revisit(msgspec.Struct, frozen=True, array_like=True):
+    """What it takes to visit a page again, and to tell then whether it has changed (`crawler run --refresh`)."""
+
+    content: bytes = b""
+    """8 bytes of a hash of its body. Empty: what it gave is not whole, so it is to be read again."""
+    etag: str = ""
+    """As the server sent it; empty where it sent none, or where redirects led to another URL."""
+    last_modified: str = ""
+    callback: str = ""
+    """Empty: `parse`."""
+    priority: int = 0
+    record: bytes = b""
+    """The request as it was stored, where it had more than URL, callback and priority."""
+
+
 class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """How one request ended. `url` is without user and password."""
 
@@ -44,6 +59,8 @@ class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     target: str = ""
     tries: str = ""
     """`crawler.attempt.summary` of all of them, where there was more than one."""
+    revisit: Revisit | None = None
+    """None: not a page, or of an earlier version, or `crawl.keep_validators` was off."""
 
     def encode(self) -> bytes:
         return _ENCODER.encode(self)

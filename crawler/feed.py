@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crawler.context import Context
     from crawler.epochs import Epochs
     from crawler.inline import Inline
+    from crawler.refresh import Refresh
 
 __all__ = ["Feed"]
 
@@ -47,9 +48,12 @@ class Feed:
         inline: Inline,
         wake: asyncio.Event,
         stop: Callable[[str], None],
+        refresh: Refresh | None = None,
     ) -> None:
         self.taking = False
         """An output is on its way through the pipelines."""
+        self.ended = False
+        """Nothing more comes."""
         self._spider = context.spider
         self._stats = context.stats
         self._collector = collector
@@ -57,6 +61,7 @@ class Feed:
         self._inline = inline
         self._wake = wake
         self._stop = stop
+        self._refresh = refresh
         self._stopped = False
         self._gathered: Page | None = None
         """Requests that have not taken effect."""
@@ -79,6 +84,9 @@ class Feed:
             finally:
                 self._inline.close_streams()
             self._epochs.touch()
+        if self._refresh is not None and self._epochs.started:
+            await self._refresh.requeue(self._collector, self._epochs, lambda: self._stopped)
+        self.ended = True
         self._wake.set()
 
     def end(self) -> None:

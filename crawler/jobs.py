@@ -41,7 +41,10 @@ __all__ = [
     "remove",
 ]
 
-_MADE = ("frontier", "frontier.old", "frontier.repaired", "stats.json", "stats.json.new", "crawl.log", "demo-port")
+_MADE = (
+    "frontier", "frontier.old", "frontier.previous", "frontier.repaired", "stats.json", "stats.json.new", "crawl.log",
+    "demo-port",
+)  # fmt: skip
 """In a job's folder, beside `lock` and the folders of `crawler jobs repair`."""
 _DAMAGED = "frontier.damaged"
 _LISTED = frozenset({b"format", b"state", b"spider", b"stats", b"frontier"})
@@ -77,7 +80,9 @@ class Overview(msgspec.Struct, kw_only=True):
 
 def is_job(folder: Path) -> bool:
     """Whether a crawl was here."""
-    return any((folder / name).exists() for name in ("frontier", "frontier.repaired", "stats.json"))
+    return any(
+        (folder / name).exists() for name in ("frontier", "frontier.previous", "frontier.repaired", "stats.json")
+    )
 
 
 @contextlib.contextmanager
@@ -151,6 +156,8 @@ def overview(job: Path) -> Overview:
             _look(found, job, folder)
         elif (job / "frontier.repaired").exists():
             found.remark = "a repair was stopped in its middle; do it again"
+        elif (job / "frontier.previous").exists():
+            found.state, found.remark = "killed", "as its refresh began; the next run goes on with that"
         else:
             found.state, found.remark = _ended(str(stats.get("reason") or "running"), found.pid), "kept in memory"
     except JobDamaged as error:

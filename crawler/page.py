@@ -43,16 +43,19 @@ class Page:
         "fate",
         "item_count",
         "items_dropped",
+        "items_unchanged",
         "kept",
         "lease",
         "named",
         "not_before",
+        "not_modified",
         "outputs",
         "reached",
         "record",
         "refusal",
         "request",
         "spools",
+        "unchanged",
         "verdict",
     )
 
@@ -78,6 +81,12 @@ class Page:
         self.refusal = ""
         """Of our own rules; it counts then, too."""
         self.items_dropped = 0
+        self.unchanged = False
+        """Its body is the one of the last crawl."""
+        self.items_unchanged = 0
+        """Those that were not wanted of such a page."""
+        self.not_modified = False
+        """The server said so (304), and no callback ran."""
         self.fate: Fate | None = None
         self.reached: Reached | None = None
         self.named: set[str] = set()
@@ -97,11 +106,21 @@ class Page:
 
     def drop(self) -> None:
         """Nothing that it gave counts: where it was redirected to, somebody else was before."""
-        self.entries, self.kept, self.delivered = [], [], False
+        self.entries, self.kept, self.delivered, self.not_modified = [], [], False, False
+        self.items_unchanged = 0
         if self.fate is not None and self.reached is not None:
             target = Fate.decode(self.reached.end).url
-            self.fate = msgspec.structs.replace(self.fate, verdict=fate.Verdict.REDIRECTED, target=target)
+            self.fate = msgspec.structs.replace(self.fate, verdict=fate.Verdict.REDIRECTED, target=target, revisit=None)
         self.close()
+
+    def invalidate(self) -> None:
+        """What it gave is not whole: the next time it is to be read again, whatever the server says of it."""
+        if self.fate is not None and self.fate.revisit is not None:
+            again = msgspec.structs.replace(self.fate.revisit, content=b"", etag="", last_modified="")
+            self.fate = msgspec.structs.replace(self.fate, revisit=again)
+        if self.reached is not None:
+            end = msgspec.structs.replace(Fate.decode(self.reached.end), revisit=None)
+            self.reached = self.reached._replace(end=end.encode())
 
     def close(self) -> None:
         """Let go of items that nobody wants."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import aiohttp
     from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+    from crawler.fate import Revisit
     from crawler.form import Form
 
 __all__ = ["Response", "SavedFile"]
@@ -74,6 +75,7 @@ class Response:
         "_text",
         "_unhurried",
         "body",
+        "changed",
         "connect_seconds",
         "content",
         "elapsed_seconds",
@@ -89,6 +91,7 @@ class Response:
         "request",
         "status",
         "url",
+        "validated",
     )
 
     def __init__(
@@ -127,6 +130,11 @@ class Response:
         """The proxy it came through, without user and password."""
         self.next_request: Request | None = None
         """A redirect to another host, not followed yet."""
+        self.changed = True
+        """Whether the body is another than at the last crawl (`crawler run --refresh`). False only where that is
+        known: the same request had the same bytes."""
+        self.validated: Revisit | None = None
+        """Of a 304: what was known of the page, which the server says is as it was."""
         self._taken = request is None
         self._cookies: SimpleCookie | None = None
         self._request_headers = request_headers

@@ -28,8 +28,12 @@ class Totals(msgspec.Struct):
     responses: int = 0
     pages: int = 0
     """Responses handed to a callback."""
+    not_modified: int = 0
+    """Pages of a refresh that the server said have not changed (304)."""
     items: int = 0
     items_dropped: int = 0
+    items_unchanged: int = 0
+    """Those of unchanged pages that `--only-changed` left out."""
     errors: int = 0
     retries: int = 0
     redirects: int = 0
@@ -40,7 +44,7 @@ class Totals(msgspec.Struct):
     blocked: int = 0
     depth_max: int = 0
     done: int = 0
-    """Queued requests whose callback had its response."""
+    """Queued requests whose callback had its response, or whose page had not changed."""
     failed: int = 0
     """Those that were given up, or refused by our own rules."""
     dropped: int = 0

@@ -76,9 +76,11 @@ def live_line(snapshot: dict[str, Any], rate: float, load: float = 0.0) -> str:
     """`books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by delay`.
 
     By CPU, where `load` is that of one whole processor or nearly so."""
+    unchanged = snapshot.get("not_modified")
     parts = (
         snapshot["spider"],
         _count(snapshot["pages"], "page"),
+        *([f"{unchanged} not modified"] if unchanged else []),
         f"{rate:.1f}/s",
         _count(snapshot["items"], "item"),
         f"{snapshot['queued']} queued",
@@ -155,8 +157,10 @@ def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("hosts", str(stats["hosts"])),
         ("errors", str(stats["errors"])),
     ]
-    rare = ("duplicates", "items_dropped", "offsite", "robots_denied", "blocked")
-    rows.extend((name.replace("_", " "), str(stats[name])) for name in rare if stats[name])
+    rare = (
+        "not_modified", "items_unchanged", "duplicates", "items_dropped", "offsite", "robots_denied", "blocked",
+    )  # fmt: skip
+    rows.extend((name.replace("_", " "), str(stats[name])) for name in rare if stats.get(name))
     tables = ((name, stats[name]) for name in ("status", "failures") if stats[name])
     rows.extend((name, ", ".join(f"{key}: {count}" for key, count in table.items())) for name, table in tables)
     rows.extend((name, str(count)) for name, count in stats["custom"].items())

@@ -247,6 +247,8 @@ async def run_spider(
     job: Path | None = None,
     output: str | Path | Sequence[str | Path] = (),
     overwrite: bool = False,
+    refresh: bool = False,
+    only_changed: bool = False,
     clock: Clock | None = None,
 ) -> Run:
     """A whole crawl, without delay between requests unless `settings` say otherwise. Raises as `crawler.crawl` does."""
@@ -256,7 +258,18 @@ async def run_spider(
         items.append(item)
 
     merged = _merge({"politeness": {"delay_seconds": 0}, "retry": {"base_seconds": 0.01}}, settings or {})
-    running = assemble(spider, args, merged, output, overwrite=overwrite, job=job, clock=clock, on_item=keep)
+    running = assemble(
+        spider,
+        args,
+        merged,
+        output,
+        overwrite=overwrite,
+        job=job,
+        refresh=refresh,
+        only_changed=only_changed,
+        clock=clock,
+        on_item=keep,
+    )
     async with running as crawl:
         result = await crawl.run()
         return Run(items, result.reason, result.stats, crawl.spider)

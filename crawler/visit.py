@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from crawler.collector import Collector
     from crawler.context import Context
     from crawler.exchange import Exchange
+    from crawler.fate import Revisit
     from crawler.inline import Inline
     from crawler.page import Page
+    from crawler.refresh import Refresh, Revisits
     from crawler.request import Request
     from crawler.response import Response
 
@@ -47,7 +49,16 @@ _NAME_PAUSE_SECONDS = 0.5
 class Visits:
     """Does visits, one at a time for each worker: `await visits.visit(page, request, lease, leave)`."""
 
-    def __init__(self, context: Context, *, exchange: Exchange, collector: Collector, inline: Inline) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        exchange: Exchange,
+        collector: Collector,
+        inline: Inline,
+        revisits: Revisits,
+        refresh: Refresh | None = None,
+    ) -> None:
         self._spider = context.spider
         self._settings = context.settings
         self._frontier = context.frontier
@@ -61,6 +72,8 @@ class Visits:
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
+        self._revisits = revisits
+        self._refresh = refresh
 
     async def visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         """Fill `page` with what the request causes. Calls `leave(unused)` when the host's place is free.
@@ -107,7 +120,9 @@ class Visits:
                 self._inline.lend(response)
             else:
                 leave(False)
-            if response.status in self._ok_status(request):
+            if response.validated is not None:
+                self._keep(page, lease, response)
+            elif response.status in self._ok_status(request):
                 await self._call_back(page, lease, response)
             else:
                 await self._fail(page, request, lease, StatusError(response.status, redact(response.url)), response)
@@ -166,7 +181,8 @@ class Visits:
             logger.debug("%r: status %d, again later", request, response.status)
         else:
             if len(response.history) > len(request.history):
-                page.reached = self._collector.reached(page, response.request, response.status)
+                revisit = self._revisits.of_target(response)
+                page.reached = self._collector.reached(page, response.request, response.status, revisit)
             crash.point("after_fetch")
             return response.taken_for(request)
         response.close()
@@ -229,15 +245,27 @@ class Visits:
 
     # -- from the response to the effects ----------------------------------------------------------------------------
 
+    def _keep(self, page: Page, lease: Lease, response: Response) -> None:
+        """The server says that the page is what it was: so is what it gave, and nothing of it is done again."""
+        page.not_modified = True
+        asked, target = page.request or response.request, redact(response.url) if response.history else ""
+        again = self._revisits.of_page(asked, lease, response)
+        page.fate = self._fate(fate.Verdict.DONE, asked, lease, response, target=target, revisit=again)
+
     async def _call_back(self, page: Page, lease: Lease, response: Response) -> None:
         request = response.request
         name = request.callback or "parse"
         seconds = self._settings.crawl.callback_timeout_seconds or None
         page.delivered = True
-        target = redact(response.url) if response.history else ""
-        page.fate = self._fate(fate.Verdict.DONE, page.request or request, lease, response, target=target)
+        asked, target = page.request or request, redact(response.url) if response.history else ""
+        again = self._revisits.of_page(asked, lease, response)
+        page.fate = self._fate(fate.Verdict.DONE, asked, lease, response, target=target, revisit=again)
+        if self._refresh is not None and self._refresh.is_unchanged(lease, response):
+            response.changed, page.unchanged = False, True
         try:
             await self._collector.run(page, getattr(self._spider, name), response, request.cb_kwargs, seconds)
+            if page.failures:  # of its items
+                page.invalidate()
         except EngineUnavailable:
             raise
         except FetchError as error:  # of an inline fetch or a stream in the callback
@@ -267,7 +295,11 @@ class Visits:
             page.refusal, word = reason, fate.Verdict.REFUSED
         else:
             page.failures.append(reason)
-        page.fate = self._fate(word, page.request or request, lease, response, reason=reason, message=str(error))
+        asked = page.request or request
+        ok = response is not None and response.status in self._ok_status(request)
+        again = self._revisits.of_failure(asked, lease, error, response, ok=ok)
+        page.fate = self._fate(word, asked, lease, response, reason=reason, message=str(error), revisit=again)
+        page.invalidate()
         name = request.errback or "failed"
         status = 0 if response is None else response.status
         last = Attempt.of(error, self._clock.now(), reason=reason, status=status)
@@ -292,6 +324,7 @@ class Visits:
         reason: str = "",
         message: str = "",
         target: str = "",
+        revisit: Revisit | None = None,
     ) -> Fate:
         status = 0 if response is None else response.status
         tries = ""
@@ -309,4 +342,5 @@ class Visits:
             message[:_LONGEST_MESSAGE],
             target,
             tries,
+            revisit,
         )

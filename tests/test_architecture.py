@@ -31,9 +31,9 @@ LAYERS = (
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals places exchange callback_time page collector inline visit steps epochs feed engine",
+    "context refusals places exchange callback_time page collector inline visit steps epochs refresh feed engine",
     # 4 assembly
-    "assemble outputs loader status process signals jobs repair explain treatment",
+    "assemble outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -62,6 +62,7 @@ DYNAMIC_IMPORTS = {
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
     "outputs": "what a job keeps of its outputs",
+    "predecessor": "what the last crawl left is looked at before anything is assembled",
     "jobs": "a job is looked at without a crawl",
     "repair": "what is mended is a job's own files, in their own formats",
     "explain": "a job is asked without a crawl",

@@ -179,7 +179,7 @@ def test_stats_json_has_the_documented_keys_and_types(crawler: Callable[..., End
     integers = {
         *("requests", "responses", "pages", "items", "items_dropped", "errors", "retries", "redirects", "bytes"),
         *("duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
-        *("added", "waiting", "done", "failed", "dropped"),
+        *("added", "waiting", "done", "failed", "dropped", "not_modified", "items_unchanged"),
     }
     tables = {"status", "failures", "proxies", "custom"}
     assert set(stats) == {"spider", "reason", "started_at", "finished_at", "elapsed_seconds"} | integers | tables

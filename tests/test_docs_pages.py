@@ -206,12 +206,27 @@ async def outward(spider: type[Spider], stack: AsyncExitStack) -> None:
     assert run.items == [{"to": "http://elsewhere.test/", "text": "Else", "nofollow": True}]
 
 
+async def prices(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    first = await run_spider(spider, args={"site": site.url}, job=Path("job"))
+    again = await run_spider(spider, args={"site": site.url}, job=Path("job"), refresh=True)
+    assert [item["title"] for item in first.items] == ["Hello"]
+    assert (again.items, again.stats["pages"]) == ([], 1)
+
+
+async def maps(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    site.robots(f"Sitemap: {site.url}/map.xml")
+    run = await run_spider(spider, args={"site": site.url})
+    assert run.items == [{"sitemap": f"{site.url}/map.xml", "bytes": 4}]
+
+
 EXAMPLES: dict[str, Callable[[type[Spider], AsyncExitStack], Any]] = {
     example.__name__.replace("_", "-"): example
     for example in (
         *(sender, uploader, api, member, reader, indexer, careful),
-        *(feed, images, two_visitors, through_one, intern, staging, ticker, chat),
-        *(new_shoes, headlines, shelves, outward),
+        *(feed, images, two_visitors, through_one, intern, staging, ticker, chat, prices),
+        *(new_shoes, headlines, shelves, outward, maps),
     )
 }
 

@@ -70,7 +70,7 @@ async def make_job(job, **values):
         leases = [first, *(await frontier.lease(ENDED + AGAIN - 1, NOW)).leases]
         frontier.complete([Outcome(lease, Verdict.DONE, 0.0, end_of(lease)) for lease in leases[:ENDED]], NOW)
         frontier.complete([Outcome(lease, Verdict.RETRY, NOW + 60) for lease in leases[ENDED:]], NOW)
-        kept = {"key": KEY, "spider": b"pages", "state": b"running", "started": b"1", "named": b"[]"}
+        kept = {"key": KEY, "spider": b"pages", "state": b"running", "started": b"1", "named": b"[]", "requeued": b"1"}
         kept |= {"stats": msgspec.msgpack.encode({"pages": ENDED}), "outputs": b"\x80", "positions": b"\x80"}
         await frontier.commit(kept, NOW)
         await frontier.commit(values, NOW)
@@ -83,7 +83,7 @@ class Look:
     def __init__(self, job):
         with FrontierReader(job / "frontier") as reader:
             self.state, self.counters, self.seen = reader.values.state, reader.values.counters, reader.values.seen
-            self.started = reader.values.get("started")
+            self.started, self.requeued = reader.values.get("started"), reader.values.get("requeued")
             self.key, self.spider = reader.values.key, reader.values.spider
             self.waiting = {each.fingerprint: each for host in HOSTS for each in reader.waiting(host)}
             numbers = range(1, TOTAL + 1)
@@ -159,7 +159,7 @@ async def test_with_flipped_bytes_in_rows_everything_else_is_saved(tmp_path, see
     assert set(look.waiting) == set(range(1, TOTAL + 1)) - ended - hurt
     assert look.ended == ended
     assert not look.known & hurt, "what was lost can be found again"
-    assert look.started is None
+    assert (look.started, look.requeued) == (None, None), "what was lost may be of a crawl that is being refreshed"
     assert (done.rebuilt.waiting_lost, done.rebuilt.known_dropped, done.rebuilt.starts_again) == (5, 5, True)
     assert (tmp_path / "frontier.damaged" / "data.mdb").exists()
     assert (await repair(tmp_path)).damages == []
@@ -206,6 +206,7 @@ async def test_with_the_order_of_the_queue_gone_no_request_is_lost(tmp_path, dat
     for number, request in look.waiting.items():
         assert (request.url, request.priority, request.depth) == (before.waiting[number].url, number % 3, 1)
     assert (done.rebuilt.waiting_lost, done.rebuilt.known_dropped, look.started) == (0, 0, b"1")
+    assert look.requeued == b"1"
     assert done.rebuilt.replaced == (AGAIN if database == "deferred" else TOTAL - ENDED - AGAIN)
 
 

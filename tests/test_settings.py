@@ -51,6 +51,7 @@ DEFAULTS: dict[str, object] = {
     "crawl.drain_seconds": 20,
     "crawl.callback_timeout_seconds": 60,
     "crawl.output_limit": 10_000_000,
+    "crawl.keep_validators": True,
     "politeness.obey_robots": True,
     "politeness.obey_nofollow": True,
     "politeness.concurrency_per_host": 2,

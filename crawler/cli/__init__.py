@@ -145,6 +145,10 @@ def _add_run(verbs: Any) -> None:
     run.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
     run.add_argument("--fresh", action="store_true", help="discard an unfinished job")
     run.add_argument(
+        "--refresh", action="store_true", help="visit the pages of a finished job again; unchanged ones cost little"
+    )
+    run.add_argument("--only-changed", action="store_true", help="with --refresh: no items of unchanged pages")
+    run.add_argument(
         "--demo", action="store_true", help="serve the demo bookshop meanwhile, and pass its address as -a site="
     )
     run.add_argument("--limit", type=int, metavar="N", help="stop after N pages; 0: no limit")

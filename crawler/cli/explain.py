@@ -86,6 +86,10 @@ def _verdict(told: Explanation, now: float) -> str:
         return f"redirected ({told.status}) to {told.target}{then}"
     if told.verdict == Verdict.REACHED:
         return f"done: {told.status}, reached by a redirect from {told.target}"
+    if told.verdict == Verdict.DONE and told.status == 304:
+        return "done: 304, it had not changed since the last crawl" + (
+            f", redirected to {told.target}" if told.target else ""
+        )
     if told.verdict == Verdict.DONE:
         return f"done: {told.status}" + (f", redirected to {told.target}" if told.target else "")
     why = f" ({told.reason})" if told.reason else ""

@@ -68,7 +68,15 @@ async def _run_crawl(
 ) -> int:
     outputs = [*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)]
     loaded = load(spider, arguments, extra)
-    crawl = Crawl(_made(spider, args), loaded.settings, job=arguments.job, outputs=outputs, fresh=arguments.fresh)
+    crawl = Crawl(
+        _made(spider, args),
+        loaded.settings,
+        job=arguments.job,
+        outputs=outputs,
+        fresh=arguments.fresh,
+        refresh=arguments.refresh,
+        only_changed=arguments.only_changed,
+    )
     async with crawl, stops_on_signals(crawl.engine):
         settle()
         for name, near in misspelled(spider, args):

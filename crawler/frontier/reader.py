@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import lmdb
 import msgspec
 
+from crawler.contracts import Entry
 from crawler.cookies.suffixes import registrable_domain
 from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
@@ -160,8 +161,18 @@ class FrontierReader:
         """What became of the request; None: nothing yet, or it was never met."""
         number = self._number(host)
         found = None if number is None else self._get(b"ends", PAIR.pack(number, fingerprint))
-        if found is None:
-            return None
+        return None if found is None else self._ended(found)
+
+    def ends(self) -> Iterator[tuple[Origin, Ended]]:
+        """What became of every request of which that is kept, by host and fingerprint."""
+        for key in self._keys(b"ends", b""):
+            with self._translated():
+                number, fingerprint = PAIR.unpack(key)
+            found = self._get(b"ends", key)
+            if found is not None:
+                yield Origin(self.host_name(number), fingerprint), self._ended(found)
+
+    def _ended(self, found: bytes) -> Ended:
         try:
             return Ended(self._origin(found[: PAIR.size]), Fate.decode(found[PAIR.size :]))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -204,6 +215,12 @@ class FrontierReader:
             owner, due = PAIR.unpack_from(key)
             order = key[PAIR.size :]
             yield owner, due / 1000, order, self._row(order)
+
+    def entries(self) -> Iterator[Entry]:
+        """What waits of all hosts, to be queued elsewhere, each request once."""
+        for host, due, order, row in self.rows():
+            told = self._waiting(host, due, order, row)
+            yield Entry(told.host, row.fingerprint, row.record, told.priority, told.depth, due, True, told.origin)
 
     def _row(self, order: bytes) -> Row:
         number = order[_NUMBER_AT:]

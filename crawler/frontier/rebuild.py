@@ -269,6 +269,8 @@ class _Rebuild:
         # `start()` gave lost requests, perhaps, and names the hosts that may be private, certainly.
         if (done.waiting_lost != 0 or "named" not in values) and values.pop("started", None) is not None:
             done.starts_again = True
+        if done.waiting_lost != 0:
+            values.pop("requeued", None)  # pages of a crawl that is being refreshed may be among them
         self._writer.put("values", b"format", b"%d" % FORMAT)
         for name, content in values.items():
             self._writer.put("values", name.encode(), pack_value(name.encode(), content))

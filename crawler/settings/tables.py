@@ -81,6 +81,10 @@ class CrawlSettings(Masked, frozen=True, kw_only=True):
     output_limit: Annotated[
         int, _key("items and requests that one page may give; 0 = no limit; start() has none", "outputs", ge=0)
     ] = 10_000_000
+    # A hash of each body and some 70 bytes a page (docs/performance.md), without which no page can be known unchanged.
+    keep_validators: Annotated[bool, _key("keep of each page what `crawler run --refresh` needs to visit it again")] = (
+        True
+    )
     # As long as the longest fetch (`http.total_seconds`), so that a callback can make one of its own.
     callback_timeout_seconds: Annotated[
         float, _key("an async callback that takes longer is cancelled and counted as an error", "seconds", gt=0)
