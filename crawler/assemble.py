@@ -21,6 +21,7 @@ import msgspec
 
 from crawler import crash
 from crawler import settings as setting
+from crawler.bounds import Bounds
 from crawler.clock import SystemClock
 from crawler.collector import Collector
 from crawler.context import Context
@@ -34,7 +35,6 @@ from crawler.frontier.kept import Kept
 from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
-from crawler.links import Scope
 from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
@@ -43,6 +43,7 @@ from crawler.refusals import Refusals
 from crawler.request import RequestCodec, Timeout
 from crawler.retry import RetryPolicy
 from crawler.robots import product_token
+from crawler.scope import Scope, Shape, compiled
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.visit import Visits
@@ -118,6 +119,7 @@ class Crawl:
         self.job = job
         self.outputs = tuple(outputs)
         self._exporters: list[Exporter] = [make_exporter(output.target, output.overwrite) for output in outputs]
+        self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._rng = rng or Random()
@@ -199,11 +201,7 @@ class Crawl:
         )
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
         codec = RequestCodec(item_types(type(self.spider)))
-        scope = Scope(
-            self.spider.allowed_domains,
-            max_url_length=settings.http.max_url_length,
-            depth_limit=settings.crawl.depth_limit,
-        )
+        bounds = Bounds(context, self._scope, fingerprint)
         http = settings.http
         timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
         robots = RobotsCache(fetcher, self.clock, product_token(http.user_agent), timeout, saved=frontier.get)
@@ -212,14 +210,15 @@ class Crawl:
             context,
             exporters=self._exporters,
             outputs=[self._output_key(exporter) for exporter in self._exporters],
-            rows=(fetcher.cookie_rows, robots.rows, refusals.rows),
+            rows=(fetcher.cookie_rows, robots.rows, refusals.rows, bounds.rows),
+            on_page=bounds.settle,
             on_turn=self._write_stats_at_times,
         )
         collector = Collector(
             context,
             codec=codec,
             fingerprint=fingerprint,
-            scope=scope,
+            bounds=bounds,
             pipelines=pipelines,
             exporters=self._exporters,
             make_spool=functools.partial(Spool, self.job),
@@ -227,11 +226,11 @@ class Crawl:
             relieve=epochs.relieve,
             on_item=self._on_item,
         )
-        exchange = Exchange(context, robots=robots, scope=scope, is_known=collector.is_known)
+        exchange = Exchange(context, robots=robots, bounds=bounds, is_known=collector.is_known)
         inline = Inline(context, exchange)
         return Engine(
             context,
-            visits=Visits(context, exchange=exchange, collector=collector, inline=inline),
+            visits=Visits(context, bounds=bounds, exchange=exchange, collector=collector, inline=inline),
             inline=inline,
             collector=collector,
             codec=codec,
@@ -438,6 +437,17 @@ def _instance(pipeline: Any) -> Pipeline:
         raise UsageError(f"pipeline {made!r} needs a method `async def process_item(self, item, spider)`")
     pipeline_made: Pipeline = made
     return pipeline_made
+
+
+def _scope(spider: Spider, settings: Settings) -> Scope:
+    crawl = settings.crawl
+    return Scope(
+        spider.allowed_domains,
+        allow=compiled(spider.name, "allow", spider.allow),
+        deny=compiled(spider.name, "deny", spider.deny),
+        depth_limit=crawl.depth_limit,
+        shape=Shape(settings.http.max_url_length, crawl.max_path_segments, crawl.max_path_repeats),
+    )
 
 
 def _retry_policy(settings: Settings) -> RetryPolicy:

@@ -29,11 +29,12 @@ from crawler.contracts import Entry, Exporter, Pipeline, Spool
 from crawler.errors import CallbackError, DropItem, EngineUnavailable
 from crawler.fate import Fate
 from crawler.item import as_dict, is_item, type_name
-from crawler.links import Links, Scope
+from crawler.links import Links
 from crawler.page import Reached
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
+    from crawler.bounds import Bounds
     from crawler.context import Context
     from crawler.page import Page
     from crawler.refusals import Refusals
@@ -60,7 +61,7 @@ class Collector:
         *,
         codec: RequestCodec,
         fingerprint: Fingerprinter,
-        scope: Scope,
+        bounds: Bounds,
         pipelines: Sequence[Pipeline],
         exporters: Sequence[Exporter],
         make_spool: Callable[[], Spool],
@@ -74,7 +75,7 @@ class Collector:
         self._clock = context.clock
         self._codec = codec
         self._fingerprint = fingerprint
-        self._scope = scope
+        self._bounds = bounds
         self._pipelines = pipelines
         self._exporters = exporters
         self._make_spool = make_spool
@@ -229,7 +230,9 @@ class Collector:
         self._check_methods(request)
         if self._refused(page, request.url):
             return
-        page.entries.append(self.entry(request, page.depth, page.parent))
+        entry = self.entry(request, page.depth, page.parent)
+        if not self._exceeds(page, request.url, entry.host, entry.fingerprint):
+            page.entries.append(entry)
 
     def _check_methods(self, request: Request) -> None:
         for name in (request.callback, request.errback):
@@ -255,6 +258,8 @@ class Collector:
                 duplicates += 1
                 known.add(url)
                 continue
+            if self._exceeds(page, url, host, fingerprint):
+                continue
             request = links.request(url)
             record = self._codec.encode(request)
             not_before = self._not_before(request)
@@ -266,9 +271,14 @@ class Collector:
             known.clear()
 
     def _refused(self, page: Page, url: str) -> bool:
-        refusal = self._scope.refusal(url, page.depth)
-        if refusal is None:
-            return False
+        refusal = self._bounds.outside(url, page.depth)
+        return refusal is not None and self._refuse(page, url, refusal)
+
+    def _exceeds(self, page: Page, url: str, host: str, fingerprint: int) -> bool:
+        refusal = self._bounds.beyond(page, url, host, fingerprint)
+        return refusal is not None and self._refuse(page, url, refusal)
+
+    def _refuse(self, page: Page, url: str, refusal: str) -> bool:
         self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
         if refusal == "offsite":
             self._stats.total.offsite += 1

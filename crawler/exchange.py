@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from crawler import url as urls
 from crawler.errors import BlockedError, FetchError
+from crawler.fate import REFUSALS
 from crawler.redirect import next_request
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
+    from crawler.bounds import Bounds
     from crawler.context import Context
     from crawler.contracts import Fetch, Middleware, RobotsRules
-    from crawler.links import Scope
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Robots
@@ -39,7 +40,7 @@ class Exchange:
         context: Context,
         *,
         robots: RobotsRules,
-        scope: Scope,
+        bounds: Bounds,
         is_known: Callable[[Request], bool] = lambda hop: False,
     ) -> None:
         self._fetcher = context.fetcher
@@ -49,9 +50,9 @@ class Exchange:
         self._max_redirects = context.settings.http.max_redirects
         self._rule = context.rule
         self._robots = robots
-        self._scope = scope
-        self._leased: Fetch = partial(self._follow, is_known=is_known)
-        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False)
+        self._bounds = bounds
+        self._leased: Fetch = partial(self._follow, is_known=is_known, judge=partial(bounds.hop, inline=False))
+        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, judge=partial(bounds.hop, inline=True))
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
@@ -80,7 +81,8 @@ class Exchange:
 
     def admit(self, request: Request) -> bool:
         """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
-        `BlockedError` with reason `robots` where it disallows it."""
+        `BlockedError` with reason `robots` where it disallows it, and `host_bytes` where the host has sent enough."""
+        self._bounds.check_bytes(request.url)
         if not self._rule(urls.host_key(request.url)).obey_robots:
             return True
         decision = self._robots.check(request.url)
@@ -94,7 +96,9 @@ class Exchange:
             )
         return True
 
-    async def _follow(self, request: Request, is_known: Callable[[Request], bool]) -> Response:
+    async def _follow(
+        self, request: Request, is_known: Callable[[Request], bool], judge: Callable[[str, int], str | None]
+    ) -> Response:
         while True:
             response = await self._exchange(request)
             hop = next_request(request, response, self._max_redirects)
@@ -102,10 +106,10 @@ class Exchange:
                 return response
             response.close()
             self._stats.total.redirects += 1
-            refusal = self._scope.refusal(hop.url, request.depth)
+            refusal = judge(hop.url, request.depth)
             if refusal is not None:
                 here, there = urls.redact(request.url), urls.redact(hop.url)
-                raise BlockedError(f"{here} redirects to {there}: {refusal}", reason=refusal)
+                raise BlockedError(f"{here} redirects to {there}: {REFUSALS[refusal]}", reason=refusal)
             same_host = urls.host_key(hop.url) == urls.host_key(request.url)
             if not same_host or not self.knows_robots(hop) or is_known(hop):
                 response.next_request = hop
@@ -128,13 +132,15 @@ class Exchange:
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)
+            self._bounds.received(host, len(response.body))
         else:
-            response.on_close(partial(self._count_stream, response.content))
+            response.on_close(partial(self._count_stream, host, response.content))
         self._stats.status[response.status] += 1
         return response
 
-    def _count_stream(self, content: StreamReader) -> None:
+    def _count_stream(self, host: str, content: StreamReader) -> None:
         self._stats.total.bytes += content.total_bytes
+        self._bounds.received(host, content.total_bytes)
 
 
 def _wrapped(middleware: Middleware, inner: Fetch) -> Fetch:

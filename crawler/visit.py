@@ -20,6 +20,7 @@ from crawler.url import redact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crawler.bounds import Bounds
     from crawler.collector import Collector
     from crawler.context import Context
     from crawler.exchange import Exchange
@@ -43,7 +44,9 @@ _NAME_PAUSE_SECONDS = 0.5
 class Visits:
     """Does visits, one at a time for each worker: `await visits.visit(page, request, lease, leave)`."""
 
-    def __init__(self, context: Context, *, exchange: Exchange, collector: Collector, inline: Inline) -> None:
+    def __init__(
+        self, context: Context, *, bounds: Bounds, exchange: Exchange, collector: Collector, inline: Inline
+    ) -> None:
         self._spider = context.spider
         self._settings = context.settings
         self._frontier = context.frontier
@@ -54,6 +57,7 @@ class Visits:
         self._rng = context.rng
         self._fetcher = context.fetcher
         self._slow_names: set[str] = set()
+        self._bounds = bounds
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
@@ -71,12 +75,13 @@ class Visits:
 
     async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         try:
+            has_place = self._bounds.take(lease, request.url)
             admitted = self._exchange.admit(request)
         except BlockedError as error:
             leave(True)
             await self._fail(page, request, lease, error)
             return
-        if not await self._is_resolved(request, lease):
+        if not has_place or not await self._is_resolved(request, lease):
             page.verdict = Verdict.RELEASE
             leave(True)
             return
@@ -205,6 +210,7 @@ class Visits:
         name = request.callback or "parse"
         seconds = self._settings.crawl.callback_timeout_seconds or None
         page.delivered = True
+        self._bounds.look(page, response)
         target = redact(response.url) if response.history else ""
         page.fate = self._fate(fate.Verdict.DONE, page.request or request, lease, response, target=target)
         try:

@@ -26,11 +26,11 @@ LAYERS = (
     """errors crash fate url query encoding css selector links body storable request form curl response item settings
     contracts""",
     # 1 rules: pure decisions; time and chance are arguments
-    "robots politeness retry redirect guard cookies proxies spider",
+    "robots politeness retry redirect guard cookies proxies scope budgets traps spider",
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals exchange callback_time page collector inline visit steps epochs feed engine",
+    "context refusals bounds exchange callback_time page collector inline visit steps epochs feed engine",
     # 4 assembly
     "assemble loader status process signals jobs repair explain",
     # 5 doors
