@@ -1,8 +1,8 @@
 """Where a crawl may go, by what can be read off a URL: `allowed_domains`, `allow` and `deny` of the spider, and limits
 of length, depth and shape.
 
-Nine of ten links are known and do not come here; the tenth costs a microsecond. What looks at the path in earnest runs
-only for paths of three segments and more that have one of them three times.
+Nine of ten links are known and do not come here; the tenth costs a microsecond. A path is looked at in earnest where it
+has a segment twice, or its folder was not met before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Scope:
     """Which URLs a crawl may go to. `allow` and `deny` are searched in the absolute URL: one of `allow` has to be
     found, if there are any, and none of `deny`."""
 
-    __slots__ = ("_allow", "_deny", "_depth_limit", "_domains", "_hosts", "_matched", "_shape")
+    __slots__ = ("_allow", "_deny", "_depth_limit", "_domains", "_hosts", "_matched", "_plain", "_shape")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class Scope:
         self._deny = tuple(deny)
         self._hosts: dict[str, bool] = {}
         self._matched: dict[str, str | None] = {}
+        self._plain: set[str] = set()
+        """Folders without repeats: nothing in them can be one group three times."""
         self._depth_limit = depth_limit
         self._shape = shape or Shape()
 
@@ -68,7 +70,9 @@ class Scope:
         # Slashes of scheme and query count too, so this may call for a look that was not needed, never miss one.
         slashes = url.count("/") - 2
         if slashes > shape.max_path_segments > 0 or slashes > shape.max_path_repeats > 0:
-            return self._misshapen(url)
+            folder = url[: url.rfind("/")]
+            if folder not in self._plain:
+                return self._misshapen(url, folder)
         return None
 
     def _on_site(self, url: str) -> bool:
@@ -93,7 +97,7 @@ class Scope:
         self._matched[url] = reason
         return reason
 
-    def _misshapen(self, url: str) -> str | None:
+    def _misshapen(self, url: str, folder: str) -> str | None:
         shape = self._shape
         segments = url.partition("?")[0].split("/")[3:]
         if segments and not segments[-1]:
@@ -101,8 +105,13 @@ class Scope:
         if len(segments) > shape.max_path_segments > 0:
             return "path_segments"
         times = shape.max_path_repeats
+        distinct = len(set(segments))
+        if distinct == len(segments) and times != 1 and "?" not in folder:  # whatever comes last, it is there twice
+            if len(self._plain) >= _REMEMBERED:
+                self._plain.clear()
+            self._plain.add(folder)
         # A group that comes again so often has a segment that does.
-        if times and len(segments) - len(set(segments)) >= times and _repeats(segments[-_LOOKED_AT:], times):
+        elif times and len(segments) - distinct >= times and _repeats(segments[-_LOOKED_AT:], times):
             return "path_repeats"
         return None
 
