@@ -93,7 +93,7 @@ _DIGIT_IS_LETTER: Final = bytes.maketrans(b"0", b"a")
 _DATED: Final = re.compile(rf"(?<!\d){_DATE}")
 _WORDED: Final = re.compile(rf"(?i)(?<![a-z])(?:{_WORDS})(?![a-z])")
 _VARYING: Final = re.compile(rf"{_TOKENS}|\d++")
-_PATH_SESSION: Final = re.compile(r"(?i);(jsessionid|sid|phpsessid)=[^/;?]*+|/\(S\([a-z0-9]{8,64}\)\)")
+_PATH_SESSION: Final = re.compile(r"(?i)(;(?:jsessionid|sid|phpsessid))=[^/;?]*+|/\(S\([a-z0-9]{8,64}\)\)")
 
 
 def _may_have_one(rest: str) -> bool:
@@ -101,7 +101,8 @@ def _may_have_one(rest: str) -> bool:
     classes = rest.encode().translate(_CLASSES)
     if b"0" not in classes:
         return False  # nothing is numbered, and a session id without a digit is rare
-    if b"aaaaaaaaaaaaaaaa" in classes.translate(_DIGIT_IS_LETTER):
+    merged = classes.translate(_DIGIT_IS_LETTER)
+    if b"aaaaaaaaaaaaaaaa" in merged or b"aaaaaaaa aaaa aaaa" in merged:
         return True
     low = rest.lower()
     return (
@@ -118,7 +119,7 @@ def pattern_of(url: str) -> Pattern | None:
     if host_ends < 0 or not _may_have_one(url[host_ends:]):
         return None
     path, _, query = url[host_ends:].partition("?")
-    plain, sessions = _PATH_SESSION.subn(";\\1", path) if ";" in path or "(" in path else (path, 0)
+    plain, sessions = _PATH_SESSION.subn(r"\1", path) if ";" in path or "(" in path else (path, 0)
     varying: list[str] = []
     names: set[str] = set()
     for piece in query.split("&") if query else ():
