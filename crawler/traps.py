@@ -158,8 +158,11 @@ def _placeholder(found: re.Match[str]) -> str:
 
 
 def _is_token(text: str) -> bool:
-    """Letters and digits, several of either: no word, and no number."""
-    return len(text) >= 16 and sum(map(str.isdigit, text)) >= 2 and not text.isdigit()
+    """Letters and digits mixed: no word, and no number."""
+    if len(text) < 16 or text.isdigit():
+        return False
+    digits = sum(map(str.isdigit, text))
+    return digits >= 2 or (digits == 1 and not text.islower() and not text.isupper())
 
 
 _NUMBER: Final = re.compile(r"\d++")
