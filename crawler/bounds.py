@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from crawler.context import Context
     from crawler.contracts import Lease
     from crawler.page import Page
-    from crawler.response import Response
     from crawler.scope import Scope
     from crawler.url import Fingerprinter
 
@@ -45,15 +44,23 @@ class Bounds:
         self._clock = context.clock
         self._fingerprint = fingerprint
         self._budgets = Budgets(limits, fingerprint, frontier.get)
+        self._traps = Traps(crawl.trap_pages, (row for _, row in frontier.rows("trap/")))
+        self._within, self._closed = self._budgets.within, self._traps.closed
+        self._counts_hosts = self._budgets.counts_hosts
+        self.look = self._traps.look
+        """At a page before its callback runs: what to keep as `Page.watch`."""
+        self.counts_bytes = crawl.bytes_per_host > 0
         self.received = self._budgets.received
         """Bytes of a body came from a host."""
-        self._traps = Traps(crawl.trap_pages, (row for _, row in frontier.rows("trap/")))
 
     def beyond(self, page: Page, url: str, host: str, fingerprint: int) -> str | None:
         """Why a URL that a page gives is not queued although it is in scope; None counts it in, if it is new."""
-        if ("&" in url or page.watch is not None) and self._frontier.seen(host, fingerprint):
+        if "&" not in url and page.watch is None:
+            if host in self._within and not (self._closed or self._counts_hosts):
+                return None
+        elif self._frontier.seen(host, fingerprint):
             return None  # it costs nothing more
-        reason = self._beyond(url, named=page.lease is None and host in page.named)
+        reason = self._beyond(url, host, named=page.lease is None and host in page.named)
         if reason is None:
             if page.watch is not None:
                 page.watch.gave(url)
@@ -66,13 +73,16 @@ class Bounds:
         reason = self.outside(url, depth)
         if reason is not None or inline:
             return reason
-        reason = self._beyond(url)
-        if reason is None or self._frontier.seen(urls.host_key(url), self._fingerprint(urls.canonical(url))):
+        host = urls.host_key(url)
+        reason = self._beyond(url, host)
+        if reason is None or self._frontier.seen(host, self._fingerprint(urls.canonical(url))):
             return None
         return reason
 
     def take(self, lease: Lease, url: str) -> bool:
         """Whether a leased request may start; False: later, perhaps. Raises `BlockedError` where it may not."""
+        if not (self._closed or self._counts_hosts):
+            return True
         reason = "trap" if self._traps.is_closed(url) else self._budgets.spent(lease.host)
         if reason is not None:
             raise _refused(url, reason)
@@ -86,16 +96,10 @@ class Bounds:
         if self._budgets.spent(urls.host_key(url)) == "host_bytes":
             raise _refused(url, "host_bytes")
 
-    def look(self, page: Page, response: Response) -> None:
-        """At a page before its callback runs."""
-        if response.content is None:
-            page.watch = self._traps.look(response.url, response.body)
-
     def settle(self, page: Page) -> None:
         """The page takes effect, whatever came of it."""
-        if page.lease is None:
-            return
-        self._budgets.settle(page.lease.id, delivered=page.delivered)
+        if self._counts_hosts and page.lease is not None:
+            self._budgets.settle(page.lease.id, delivered=page.delivered)
         if page.watch is not None and page.delivered:
             closed = self._traps.settle(page.watch, has_items=page.item_count + page.items_dropped > 0)
             if closed is not None:
@@ -109,8 +113,10 @@ class Bounds:
         """For `Frontier.commit`: what changed since the last call."""
         return {**self._budgets.rows(), **self._traps.rows()}
 
-    def _beyond(self, url: str, *, named: bool = False) -> str | None:
-        return "trap" if self._traps.is_closed(url) else self._budgets.refusal(url, named=named)
+    def _beyond(self, url: str, host: str, *, named: bool = False) -> str | None:
+        if self._closed and self._traps.is_closed(url):
+            return "trap"
+        return self._budgets.refusal(url, host, named=named)
 
     def __repr__(self) -> str:
         return f"<Bounds {self._budgets!r} {self._traps!r}>"

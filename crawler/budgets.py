@@ -70,7 +70,7 @@ class Budgets:
         saved: Callable[[str], bytes | None] = lambda key: None,
     ) -> None:
         self._limits = limits
-        self._counts_hosts = bool(limits.pages_per_host or limits.bytes_per_host)
+        self.counts_hosts = bool(limits.pages_per_host or limits.bytes_per_host)
         self._fingerprint = fingerprint
         self._saved = saved
         self._rows: dict[str, bytes | None] = {}
@@ -81,7 +81,8 @@ class Budgets:
         self._places: dict[int, str] = {}
         self._taken: dict[str, int] = {}
         """Of requests in flight, by host."""
-        self._within: set[str] = set()
+        self.within: set[str] = set()
+        """Hosts that are known to be among those of their domain; always the same set."""
         self._few: list[str] | None = None
         """The first hosts, while they are too few for any domain to be full."""
         self._domains: dict[str, set[int]] = {}
@@ -94,7 +95,7 @@ class Budgets:
 
     def spent(self, host: str) -> str | None:
         """`"host_pages"` or `"host_bytes"` where a host has given all that it may."""
-        if not self._counts_hosts:
+        if not self.counts_hosts:
             return None
         use, limits = self._use(host), self._limits
         if use.pages >= limits.pages_per_host > 0:
@@ -142,21 +143,21 @@ class Budgets:
 
     # -- what is new -------------------------------------------------------------------------------------------------
 
-    def refusal(self, url: str, *, named: bool = False) -> str | None:
+    def refusal(self, url: str, host: str, *, named: bool = False) -> str | None:
         """Why a URL that the crawl does not know yet is not queued: `"host_pages"`, `"host_bytes"`, `"domain_hosts"`,
         `"query_permutations"`; None counts it in. `named`: the user named its host, so no domain is too large for it.
         """
-        if self._counts_hosts and (reason := self.spent(urls.host_key(url))) is not None:
+        if self.counts_hosts and (reason := self.spent(host)) is not None:
             return reason
-        if self._limits.hosts_per_domain and not self._is_within(urls.hostname(url), named):
+        if host not in self.within and not self._is_within(host, urls.hostname(url), named):
             return "domain_hosts"
-        if self._limits.query_permutations and url.count("&") >= 2 and self._is_permutation(url):
+        if "&" in url and self._limits.query_permutations and self._is_permutation(url):
             return "query_permutations"
         return None
 
-    def _is_within(self, name: str, named: bool) -> bool:
+    def _is_within(self, host: str, name: str, named: bool) -> bool:
         """Whether this host is among those of its domain that may be visited."""
-        if name in self._within:
+        if not self._limits.hosts_per_domain:
             return True
         if self._few is None:
             self._few = _NAMES.decode(self._kept("budget/hosts") or b"\x90")
@@ -166,9 +167,9 @@ class Budgets:
                 self._rows["budget/hosts"] = _ENCODER.encode(self._few)
             elif not self._is_room(name, named):
                 return False
-        if len(self._within) >= _HOSTS:
-            self._within.clear()
-        self._within.add(name)
+        if len(self.within) >= _HOSTS:
+            self.within.clear()
+        self.within.add(host)
         return True
 
     def _is_room(self, name: str, named: bool) -> bool:
@@ -198,6 +199,8 @@ class Budgets:
     def _is_permutation(self, url: str) -> bool:
         """Whether the query brings nothing but what was met at its path, once more often than it may."""
         path, _, query = url.partition("?")
+        if query.count("&") < 2:
+            return False
         pieces = sorted({piece for piece in query.split("&") if piece})[:_PARAMETERS]
         if len(pieces) < 3 or (mark := hash(url)) in self._let_in:
             return False

@@ -231,8 +231,11 @@ class Collector:
         if self._refused(page, request.url):
             return
         entry = self.entry(request, page.depth, page.parent)
-        if not self._exceeds(page, request.url, entry.host, entry.fingerprint):
+        refusal = self._bounds.beyond(page, request.url, entry.host, entry.fingerprint)
+        if refusal is None:
             page.entries.append(entry)
+        else:
+            self._refuse(page, request.url, refusal)
 
     def _check_methods(self, request: Request) -> None:
         for name in (request.callback, request.errback):
@@ -258,7 +261,8 @@ class Collector:
                 duplicates += 1
                 known.add(url)
                 continue
-            if self._exceeds(page, url, host, fingerprint):
+            if (refusal := self._bounds.beyond(page, url, host, fingerprint)) is not None:
+                self._refuse(page, url, refusal)
                 continue
             request = links.request(url)
             record = self._codec.encode(request)
@@ -272,19 +276,17 @@ class Collector:
 
     def _refused(self, page: Page, url: str) -> bool:
         refusal = self._bounds.outside(url, page.depth)
-        return refusal is not None and self._refuse(page, url, refusal)
+        if refusal is None:
+            return False
+        self._refuse(page, url, refusal)
+        return True
 
-    def _exceeds(self, page: Page, url: str, host: str, fingerprint: int) -> bool:
-        refusal = self._bounds.beyond(page, url, host, fingerprint)
-        return refusal is not None and self._refuse(page, url, refusal)
-
-    def _refuse(self, page: Page, url: str, refusal: str) -> bool:
+    def _refuse(self, page: Page, url: str, refusal: str) -> None:
         self._refusals.note(url, refusal, page.depth, "" if page.request is None else page.request.url)
         if refusal == "offsite":
             self._stats.total.offsite += 1
         else:
             self._stats.failures[refusal] += 1
-        return True
 
     # -- items -------------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,8 @@ class Exchange:
     def admit(self, request: Request) -> bool:
         """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
         `BlockedError` with reason `robots` where it disallows it, and `host_bytes` where the host has sent enough."""
-        self._bounds.check_bytes(request.url)
+        if self._bounds.counts_bytes:
+            self._bounds.check_bytes(request.url)
         if not self._rule(urls.host_key(request.url)).obey_robots:
             return True
         decision = self._robots.check(request.url)
@@ -132,7 +133,8 @@ class Exchange:
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)
-            self._bounds.received(host, len(response.body))
+            if self._bounds.counts_bytes:
+                self._bounds.received(host, len(response.body))
         else:
             response.on_close(partial(self._count_stream, host, response.content))
         self._stats.status[response.status] += 1

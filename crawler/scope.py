@@ -2,7 +2,7 @@
 of length, depth and shape.
 
 Nine of ten links are known and do not come here; the tenth costs a microsecond. A path is looked at in earnest where it
-has a segment twice, or its folder was not met before.
+has one of its segments three times.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ __all__ = ["Scope", "Shape", "compiled"]
 
 _REMEMBERED = 10_000
 """Hosts, and URLs where there are patterns: the pages of a site link to the same ones."""
+_BEFORE_PATH = 3
+"""Parts of a URL between slashes: scheme, nothing, host."""
+_ENDLESS = 1 << 30
 _LOOKED_AT = 64
 """Segments at the end of a path, where a path may have any number of them: a spiral grows there."""
 
@@ -34,7 +37,19 @@ class Scope:
     """Which URLs a crawl may go to. `allow` and `deny` are searched in the absolute URL: one of `allow` has to be
     found, if there are any, and none of `deny`."""
 
-    __slots__ = ("_allow", "_deny", "_depth_limit", "_domains", "_hosts", "_matched", "_plain", "_shape")
+    __slots__ = (
+        "_allow",
+        "_deny",
+        "_depth_limit",
+        "_domains",
+        "_few",
+        "_has_patterns",
+        "_hosts",
+        "_matched",
+        "_max_length",
+        "_most",
+        "_repeats",
+    )
 
     def __init__(
         self,
@@ -48,31 +63,33 @@ class Scope:
         self._domains = frozenset(domain.lower().strip(".") for domain in allowed_domains)
         self._allow = tuple(allow)
         self._deny = tuple(deny)
+        self._has_patterns = bool(self._allow or self._deny)
         self._hosts: dict[str, bool] = {}
         self._matched: dict[str, str | None] = {}
-        self._plain: set[str] = set()
-        """Folders without repeats: nothing in them can be one group three times."""
         self._depth_limit = depth_limit
-        self._shape = shape or Shape()
+        shape = shape or Shape()
+        self._max_length = shape.max_url_length
+        self._most = _BEFORE_PATH + (shape.max_path_segments or _ENDLESS)
+        self._repeats = shape.max_path_repeats or _ENDLESS
+        self._few = _BEFORE_PATH + self._repeats
 
     def refusal(self, url: str, depth: int) -> str | None:
         """Why this normalised URL is not crawled, or None: `"depth"`, `"url_length"`, `"offsite"`, `"denied"`,
         `"not_allowed"`, `"path_segments"`, `"path_repeats"`."""
-        shape = self._shape
         if self._depth_limit and depth > self._depth_limit:
             return "depth"
-        if len(url) > shape.max_url_length:
+        if len(url) > self._max_length:
             return "url_length"
         if self._domains and not self._on_site(url):
             return "offsite"
-        if (self._allow or self._deny) and (reason := self._match(url)) is not None:
+        if self._has_patterns and (reason := self._match(url)) is not None:
             return reason
-        # Slashes of scheme and query count too, so this may call for a look that was not needed, never miss one.
-        slashes = url.count("/") - 2
-        if slashes > shape.max_path_segments > 0 or slashes > shape.max_path_repeats > 0:
-            folder = url[: url.rfind("/")]
-            if folder not in self._plain:
-                return self._misshapen(url, folder)
+        # Slashes of the query, and one at the end, may call for a look that was not needed, never miss one. A group that
+        # comes again so often has a segment that does.
+        parts = url.split("/")
+        count = len(parts)
+        if count > self._most or (count > self._few and count - len(set(parts)) >= self._repeats):
+            return self._misshapen(url)
         return None
 
     def _on_site(self, url: str) -> bool:
@@ -97,26 +114,16 @@ class Scope:
         self._matched[url] = reason
         return reason
 
-    def _misshapen(self, url: str, folder: str) -> str | None:
-        shape = self._shape
-        segments = url.partition("?")[0].split("/")[3:]
-        if segments and not segments[-1]:
+    def _misshapen(self, url: str) -> str | None:
+        segments = url.partition("?")[0].split("/")[_BEFORE_PATH:]
+        if not segments[-1]:
             segments.pop()  # `/a/` is as deep as `/a`
-        if len(segments) > shape.max_path_segments > 0:
+        if len(segments) + _BEFORE_PATH > self._most:
             return "path_segments"
-        times = shape.max_path_repeats
-        distinct = len(set(segments))
-        if distinct == len(segments) and times != 1 and "?" not in folder:  # whatever comes last, it is there twice
-            if len(self._plain) >= _REMEMBERED:
-                self._plain.clear()
-            self._plain.add(folder)
-        # A group that comes again so often has a segment that does.
-        elif times and len(segments) - distinct >= times and _repeats(segments[-_LOOKED_AT:], times):
-            return "path_repeats"
-        return None
+        return "path_repeats" if _comes_again(segments[-_LOOKED_AT:], self._repeats) else None
 
 
-def _repeats(segments: list[str], times: int) -> bool:
+def _comes_again(segments: list[str], times: int) -> bool:
     """Whether a group of one or more segments is followed by itself that many times: `/a/b/a/b/a/b` for two. The rule
     of Heritrix's PathologicalPathDecideRule."""
     for length in range(1, len(segments) // (times + 1) + 1):

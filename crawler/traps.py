@@ -101,16 +101,20 @@ def _may_have_one(rest: str) -> bool:
     classes = rest.encode().translate(_CLASSES)
     if b"0" not in classes:
         return False  # nothing is numbered, and a session id without a digit is rare
+    if b"0000 0" in classes or b"00000000" in classes or b"0000 a0" in classes:  # 2024-05, 20240517, 2024-W20
+        return True
     merged = classes.translate(_DIGIT_IS_LETTER)
     if b"aaaaaaaaaaaaaaaa" in merged or b"aaaaaaaa aaaa aaaa" in merged:
         return True
     low = rest.lower()
+    if ("?" in low or ";" in low or "(" in low) and (
+        "sess" in low or "sid" in low or "cf" in low or "(s(" in low or "m=" in low
+    ):
+        return True
     return (
-        ("20" in low or "19" in low or "21" in low or "m=" in low)  # a year, a month
-        or ("da" in low or "cal" in low or "event" in low or "kal" in low)  # date, day, agenda, calendar
-        or ("week" in low or "month" in low or "year" in low or "sched" in low)
-        or ("sess" in low or "sid" in low or "cf" in low or "(s(" in low)  # session ids
-    )
+        "da" in low or "cal" in low or "alend" in low or "event" in low  # date, day, agenda, calendar
+        or "week" in low or "month" in low or "year" in low or "sched" in low
+    )  # fmt: skip
 
 
 def pattern_of(url: str) -> Pattern | None:
@@ -260,16 +264,16 @@ class Traps:
         self._from = min(_FROM, pages)
         self._every = max(1, min(_EVERY, pages // 100))  # fewer pages, fewer samples: then each is looked at
         self._growing: dict[Pattern, _Growth] = {}
-        closed = map(_CLOSED_ROW.decode, known) if pages else ()
-        self._closed = {Pattern(each.pattern, Kind(each.kind)) for each in closed}
-        self._hosts = {pattern.host for pattern in self._closed}
+        rows = map(_CLOSED_ROW.decode, known) if pages else ()
+        self.closed = {Pattern(each.pattern, Kind(each.kind)) for each in rows}
+        self._hosts = {pattern.host for pattern in self.closed}
         self._rows: dict[str, bytes | None] = {}
 
     def is_closed(self, url: str) -> bool:
         """Whether this URL is in a trap that was recognised."""
-        if not self._closed or urls.host_key(url) not in self._hosts:
+        if urls.host_key(url) not in self._hosts:
             return False
-        return pattern_of(url) in self._closed
+        return pattern_of(url) in self.closed
 
     def look(self, url: str, body: bytes) -> Watch | None:
         """At a page before its callback runs; give what comes back to `settle`, with what the callback gave. None:
@@ -302,12 +306,12 @@ class Traps:
 
     def _close(self, pattern: Pattern, growth: _Growth) -> Closed | None:
         del self._growing[pattern]
-        if len(self._closed) >= _CLOSED or pattern in self._closed:
+        if len(self.closed) >= _CLOSED or pattern in self.closed:
             return None
-        self._closed.add(pattern)
+        self.closed.add(pattern)
         self._hosts.add(pattern.host)
         closed = Closed(pattern.text, pattern.kind.value, growth.pages)
-        self._rows[f"trap/{len(self._closed):05}"] = _ENCODER.encode(closed)
+        self._rows[f"trap/{len(self.closed):05}"] = _ENCODER.encode(closed)
         return closed
 
     def rows(self) -> dict[str, bytes | None]:
@@ -316,7 +320,7 @@ class Traps:
         return rows
 
     def __repr__(self) -> str:
-        return f"<Traps {len(self._closed)} closed, {len(self._growing)} watched>"
+        return f"<Traps {len(self.closed)} closed, {len(self._growing)} watched>"
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -210,7 +210,8 @@ class Visits:
         name = request.callback or "parse"
         seconds = self._settings.crawl.callback_timeout_seconds or None
         page.delivered = True
-        self._bounds.look(page, response)
+        if not request.stream:
+            page.watch = self._bounds.look(response.url, response.body)
         target = redact(response.url) if response.history else ""
         page.fate = self._fate(fate.Verdict.DONE, page.request or request, lease, response, target=target)
         try:

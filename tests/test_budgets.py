@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 
+from crawler import url as urls
 from crawler.budgets import _HOSTS, Budgets, Limits
 from crawler.url import Fingerprinter
 
@@ -33,6 +34,10 @@ def page(budgets: Budgets, host: str, ticket: int = 1, *, delivered: bool = True
     return True
 
 
+def refusal(budgets: Budgets, url: str, *, named: bool = False) -> str | None:
+    return budgets.refusal(url, urls.host_key(url), named=named)
+
+
 # -- pages and bytes ---------------------------------------------------------------------------------------------------
 
 
@@ -49,8 +54,8 @@ def test_places_in_flight_count_until_they_are_given_back() -> None:
     budgets.settle(3, delivered=True)
     assert budgets.spent("a.test:80") == "host_pages"
     assert not budgets.take(5, "a.test:80")
-    assert budgets.refusal("http://a.test/x") == "host_pages"
-    assert budgets.refusal("http://b.test/x") is None
+    assert refusal(budgets, "http://a.test/x") == "host_pages"
+    assert refusal(budgets, "http://b.test/x") is None
 
 
 def test_an_end_without_a_place_changes_nothing() -> None:
@@ -71,7 +76,7 @@ def test_pages_and_bytes_are_those_of_the_last_commit_after_a_kill() -> None:
     assert second.spent("b.test:80") is None
     second.received("b.test:80", 40)
     assert second.spent("b.test:80") == "host_bytes"
-    assert second.refusal("http://b.test/") == "host_bytes"
+    assert refusal(second, "http://b.test/") == "host_bytes"
 
 
 def test_nothing_is_counted_or_asked_where_there_is_no_limit() -> None:
@@ -82,7 +87,7 @@ def test_nothing_is_counted_or_asked_where_there_is_no_limit() -> None:
     assert page(budgets, "a.test:80")
     budgets.received("a.test:80", 10)
     assert budgets.spent("a.test:80") is None
-    assert budgets.refusal("http://a.test/x?a=1&b=2&c=3") is None
+    assert refusal(budgets, "http://a.test/x?a=1&b=2&c=3") is None
     assert budgets.rows() == {}
 
 
@@ -114,19 +119,19 @@ def test_what_is_being_committed_is_known_although_memory_has_let_go_of_it() -> 
 
 def hosts(budgets: Budgets, domain: str, count: int, start: int = 0) -> int:
     """How many of these come in."""
-    return sum(budgets.refusal(f"http://n{n}.{domain}/") is None for n in range(start, start + count))
+    return sum(refusal(budgets, f"http://n{n}.{domain}/") is None for n in range(start, start + count))
 
 
 def test_hosts_below_one_registrable_domain_are_limited_and_others_come_in() -> None:
     budgets = Kept().budgets(hosts_per_domain=100)
     assert hosts(budgets, "shop.co.uk", 150) == 100
-    assert budgets.refusal("http://n149.shop.co.uk/") == "domain_hosts"
-    assert budgets.refusal("http://n5.shop.co.uk:8080/other") is None, "it is one of the hundred"
+    assert refusal(budgets, "http://n149.shop.co.uk/") == "domain_hosts"
+    assert refusal(budgets, "http://n5.shop.co.uk:8080/other") is None, "it is one of the hundred"
     assert hosts(budgets, "other.co.uk", 50) == 50, "co.uk is no domain"
     assert hosts(budgets, "github.io", 300) == 300, "nor is what gives people a host each"
-    assert budgets.refusal("http://10.0.0.1/") is None
-    assert budgets.refusal("http://[::1]/") is None
-    assert budgets.refusal("http://localhost/") is None
+    assert refusal(budgets, "http://10.0.0.1/") is None
+    assert refusal(budgets, "http://[::1]/") is None
+    assert refusal(budgets, "http://localhost/") is None
 
 
 def test_a_limit_below_the_few_that_are_not_looked_up_holds_too() -> None:
@@ -139,11 +144,11 @@ def test_hosts_that_the_user_named_come_in_anyway_and_stay_in() -> None:
     kept = Kept()
     budgets = kept.budgets(hosts_per_domain=3)
     hosts(budgets, "a.test", 3)
-    assert budgets.refusal("http://mine.a.test/", named=True) is None
+    assert refusal(budgets, "http://mine.a.test/", named=True) is None
     kept.commit(budgets)
     again = kept.budgets(hosts_per_domain=3)
-    assert again.refusal("http://mine.a.test/page") is None
-    assert again.refusal("http://another.a.test/") == "domain_hosts"
+    assert refusal(again, "http://mine.a.test/page") is None
+    assert refusal(again, "http://another.a.test/") == "domain_hosts"
 
 
 def test_hosts_are_remembered_over_restarts() -> None:
@@ -163,9 +168,9 @@ def test_the_public_suffixes_are_not_read_for_a_crawl_of_few_hosts() -> None:
         "from crawler.budgets import Budgets, Limits\n"
         "from crawler.url import Fingerprinter\n"
         "budgets = Budgets(Limits(hosts_per_domain=1000), Fingerprinter(b'k'))\n"
-        "[budgets.refusal(f'http://n{n}.a.test/') for n in range(64)]\n"
+        "[budgets.refusal(f'http://n{n}.a.test/', f'n{n}.a.test:80') for n in range(64)]\n"
         "assert 'publicsuffixlist' not in sys.modules\n"
-        "budgets.refusal('http://one-more.a.test/')\n"
+        "budgets.refusal('http://one-more.a.test/', 'one-more.a.test:80')\n"
         "assert 'publicsuffixlist' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -178,7 +183,7 @@ def queries(budgets: Budgets, *values: int, path: str = "http://a.test/list") ->
     """How many of all combinations of parameters with so many values each come in."""
     combinations = itertools.product(*map(range, values))
     urls = (path + "?" + "&".join(f"p{n}={value}" for n, value in enumerate(each)) for each in combinations)
-    return sum(budgets.refusal(url) is None for url in urls)
+    return sum(refusal(budgets, url) is None for url in urls)
 
 
 def test_combinations_of_known_values_are_limited_at_each_path() -> None:
@@ -191,8 +196,8 @@ def test_combinations_of_known_values_are_limited_at_each_path() -> None:
 def test_the_order_of_parameters_makes_no_difference() -> None:
     budgets = Kept().budgets(query_permutations=1)
     for order in itertools.permutations(["a=1", "b=2", "c=3"]):
-        assert budgets.refusal(f"http://a.test/?{'&'.join(order)}&d=4") is None or order != ("a=1", "b=2", "c=3")
-    assert budgets.refusal("http://a.test/?c=3&a=1&b=2") == "query_permutations"
+        assert refusal(budgets, f"http://a.test/?{'&'.join(order)}&d=4") is None or order != ("a=1", "b=2", "c=3")
+    assert refusal(budgets, "http://a.test/?c=3&a=1&b=2") == "query_permutations"
 
 
 def test_ids_topics_and_pages_are_no_permutations() -> None:
@@ -202,17 +207,17 @@ def test_ids_topics_and_pages_are_no_permutations() -> None:
     honest += [f"{shop}?category={n}&page={p}" for n in range(50) for p in range(40)]
     honest += [f"{forum}?f={n % 7}&t={n}&start={25 * p}" for n in range(500) for p in range(6)]
     honest += [f"{wiki}?title=T{n}&action=history&lang=en" for n in range(1000)]
-    assert [url for url in honest if budgets.refusal(url) is not None] == []
+    assert [url for url in honest if refusal(budgets, url) is not None] == []
 
 
 def test_two_pages_that_find_the_same_query_count_it_once() -> None:
     budgets = Kept().budgets(query_permutations=3)
     first = "http://a.test/?a=1&b=1&c=1"
     for _ in range(10):
-        assert budgets.refusal(first) is None
+        assert refusal(budgets, first) is None
     for url in ("a=1&b=1&c=2", "a=1&b=2&c=1", "a=2&b=1&c=1", "a=2&b=2&c=1", "a=2&b=1&c=2", "a=1&b=2&c=2"):
-        assert budgets.refusal(f"http://a.test/?{url}") is None
-    assert budgets.refusal("http://a.test/?a=2&b=2&c=2") is None, "the first that brings nothing new"
+        assert refusal(budgets, f"http://a.test/?{url}") is None
+    assert refusal(budgets, "http://a.test/?a=2&b=2&c=2") is None, "the first that brings nothing new"
 
 
 def test_permutations_are_remembered_over_restarts() -> None:
@@ -227,6 +232,6 @@ def test_permutations_are_remembered_over_restarts() -> None:
 def test_what_is_remembered_of_queries_is_bounded() -> None:
     budgets = Kept().budgets(query_permutations=1)
     for number in range(20_000):
-        assert budgets.refusal(f"http://a.test/?a={number}&b={number}&c={number}&d={number}") is None
+        assert refusal(budgets, f"http://a.test/?a={number}&b={number}&c={number}&d={number}") is None
     assert sum(map(len, budgets._pairs)) <= 2 * 50_000 + 6
     assert len(budgets._let_in) <= 50_000

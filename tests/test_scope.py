@@ -43,13 +43,11 @@ def test_paths_that_are_too_deep_or_go_in_circles_are_refused(url: str, reason: 
     assert [scope.refusal(url, 1) for _ in range(2)] == [reason, reason], "asked again it says the same"
 
 
-def test_what_was_remembered_of_a_folder_does_not_let_a_circle_through() -> None:
+def test_one_more_than_the_number_of_times_is_refused() -> None:
     for times in (1, 2, 3):
         scope = Scope(shape=Shape(2083, 0, times))
-        path = "http://a.test/p"
-        assert [scope.refusal(path + "/q" * n, 1) for n in range(1, 6)] == [
-            None if n <= times else "path_repeats" for n in range(1, 6)
-        ]
+        found = [scope.refusal("http://a.test/p" + "/q" * n, 1) for n in range(1, 6)]
+        assert found == [None if n <= times else "path_repeats" for n in range(1, 6)]
 
 
 def test_zero_switches_the_rules_of_the_path_off() -> None:
