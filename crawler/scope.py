@@ -84,8 +84,8 @@ class Scope:
             return "offsite"
         if self._has_patterns and (reason := self._match(url)) is not None:
             return reason
-        # Slashes of the query, and one at the end, may call for a look that was not needed, never miss one. A group that
-        # comes again so often has a segment that does.
+        # Slashes of the query, and one at the end, may call for a look that was not needed, never miss one. A group
+        # that comes again so often has a segment that does.
         parts = url.split("/")
         count = len(parts)
         if count > self._most or (count > self._few and count - len(set(parts)) >= self._repeats):

@@ -98,13 +98,14 @@ _PATH_SESSION: Final = re.compile(r"(?i)(;(?:jsessionid|sid|phpsessid))=[^/;?]*+
 
 def _may_have_one(rest: str) -> bool:
     """Rules out nearly all URLs, in a microsecond: by calls into C, since a regular expression takes ten."""
-    classes = rest.encode().translate(_CLASSES)
-    if b"0" not in classes:
+    plain = rest.encode().translate(_CLASSES)
+    classes = plain.decode("ascii")  # `in` takes ten times as long on bytes
+    if "0" not in classes:
         return False  # nothing is numbered, and a session id without a digit is rare
-    if b"0000 0" in classes or b"00000000" in classes or b"0000 a0" in classes:  # 2024-05, 20240517, 2024-W20
+    if "0000 0" in classes or "00000000" in classes or "0000 a0" in classes:  # 2024-05, 20240517, 2024-W20
         return True
-    merged = classes.translate(_DIGIT_IS_LETTER)
-    if b"aaaaaaaaaaaaaaaa" in merged or b"aaaaaaaa aaaa aaaa" in merged:
+    merged = plain.translate(_DIGIT_IS_LETTER).decode("ascii")
+    if "aaaaaaaaaaaaaaaa" in merged or "aaaaaaaa aaaa aaaa" in merged:
         return True
     low = rest.lower()
     if ("?" in low or ";" in low or "(" in low) and (
