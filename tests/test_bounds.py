@@ -389,22 +389,22 @@ async def test_hosts_without_end_stop_at_so_many_of_their_domain() -> None:
 
 
 def facets(request: web.Request) -> str:
-    """Ten filters with three values each: each page links to itself with one more of them set."""
+    """Six filters with three values each: each page links to itself with one more of them set."""
     chosen = dict(request.query)
-    urls = [{**chosen, f"f{n}": str(value)} for n in range(10) for value in range(3)]
+    urls = [{**chosen, f"f{n}": str(value)} for n in range(6) for value in range(3)]
     return "".join(f'<a href="/list?{"&amp;".join(f"{k}={v}" for k, v in each.items())}">.</a>' for each in urls)
 
 
-async def test_filters_that_make_a_million_queries_stop_and_the_rest_of_the_site_is_crawled() -> None:
+async def test_filters_that_make_queries_without_end_stop_and_the_rest_of_the_site_is_crawled() -> None:
     async with LocalSite() as site:
         leaves(site, "/list")
         serve(site, "*", facets)
-        run = await run_spider(Everything, args={"site": site.url}, settings=quick(query_permutations=50))
-    pairs = 10 * 9 // 2 * 9
+        run = await run_spider(Everything, args={"site": site.url}, settings=quick(query_permutations=20))
+    pairs = 6 * 5 // 2 * 9
     asked = sum(path.startswith("/list") for path in site.paths)
     assert run.reason == "finished"
     assert all_leaves(site)
-    assert 50 < asked <= 1 + 30 + pairs + pairs + 50
+    assert 1 + 18 + 20 < asked <= 1 + 18 + 2 * pairs + 20, "4,096 without the limit"
     assert run.stats["failures"]["query_permutations"] > 0
 
 
@@ -468,7 +468,7 @@ async def test_killed_again_and_again_a_crawl_takes_just_its_pages_of_a_host(tmp
         site.page("/", "".join(f'<a href="/{number}">.</a>' for number in range(200)))
         site.page("*", "ok", delay=0.01)
         command = ("run", "numbers.py", "-a", f"site={site.url}", "--job", "job", "-o", "out.jsonl", "--quiet")
-        for point in ("after_apply:20", "before_commit:2", "during_commit:2", "after_commit:2"):
+        for point in ("after_apply:20", "during_commit:2", "after_commit:2"):
             killed = await forked.run(tmp_path, *command, crash_at=point)
             assert killed.code == -signal.SIGKILL, f"{point} was not passed: {killed.said}"
         last = await forked.run(tmp_path, *command)
