@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from crawler import settings as setting
+from crawler.bounds import Bounds
 from crawler.clock import SystemClock
 from crawler.collector import Collector
 from crawler.context import Context
@@ -30,7 +31,6 @@ from crawler.export.spool import Spool
 from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
-from crawler.links import Scope
 from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
@@ -43,6 +43,7 @@ from crawler.refusals import Refusals
 from crawler.request import RequestCodec, Timeout
 from crawler.retry import RetryPolicy
 from crawler.robots import product_token
+from crawler.scope import Scope, Shape, compiled
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.visit import Visits
@@ -115,6 +116,7 @@ class Crawl:
         self.job = job
         self.outputs = tuple(outputs)
         self._outputs = Outputs([make_exporter(*output) for output in outputs], job, spider.name)
+        self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._refresh = refresh
@@ -185,30 +187,27 @@ class Crawl:
 
     def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""
-        settings = self.settings
         context = self._context(frontier, fetcher)
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
         codec = RequestCodec(item_types(type(self.spider)))
-        scope = Scope(
-            self.spider.allowed_domains,
-            max_url_length=settings.http.max_url_length,
-            depth_limit=settings.crawl.depth_limit,
-        )
+        bounds = Bounds(context, self._scope, fingerprint)
         robots = self._robots(frontier)
         refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
         refresh = None if self._previous is None else Refresh(context, self._previous, codec, fingerprint)
+        rows = (fetcher.cookie_rows, robots.rows, refusals.rows, bounds.rows)
         epochs = Epochs(
             context,
             exporters=self._outputs.exporters,
             outputs=self._outputs.keys,
-            rows=(fetcher.cookie_rows, robots.rows, refusals.rows, *([] if refresh is None else [refresh.rows])),
+            rows=(*rows, *([] if refresh is None else [refresh.rows])),
+            on_page=bounds.settle,
             on_turn=self._write_stats_at_times,
         )
         collector = Collector(
             context,
             codec=codec,
             fingerprint=fingerprint,
-            scope=scope,
+            bounds=bounds,
             pipelines=pipelines,
             exporters=self._outputs.exporters,
             make_spool=functools.partial(Spool, self.job),
@@ -218,19 +217,20 @@ class Crawl:
             only_changed=self._only_changed,
         )
         places = Places(context)
+        fetch = None if refresh is None else refresh.fetch
         exchange = Exchange(
-            context,
-            robots=robots,
-            places=places,
-            scope=scope,
-            is_known=collector.is_known,
-            fetch=None if refresh is None else refresh.fetch,
+            context, robots=robots, places=places, bounds=bounds, is_known=collector.is_known, fetch=fetch
         )
         exchange.on_pause = epochs.hurry
         inline = Inline(context, exchange, places)
-        revisits = Revisits(context, codec)
         visits = Visits(
-            context, exchange=exchange, collector=collector, inline=inline, revisits=revisits, refresh=refresh
+            context,
+            bounds=bounds,
+            exchange=exchange,
+            collector=collector,
+            inline=inline,
+            revisits=Revisits(context, codec),
+            refresh=refresh,
         )
         return Engine(
             context,
@@ -373,6 +373,17 @@ def _site_of(host: str) -> str:
     """The registrable domain of `"www.example.com:443"`; the name itself where it has none, as an address has none."""
     name = host.rpartition(":")[0]
     return registrable_domain(name) or name
+
+
+def _scope(spider: Spider, settings: Settings) -> Scope:
+    crawl = settings.crawl
+    return Scope(
+        spider.allowed_domains,
+        allow=compiled(spider.name, "allow", spider.allow),
+        deny=compiled(spider.name, "deny", spider.deny),
+        depth_limit=crawl.depth_limit,
+        shape=Shape(settings.http.max_url_length, crawl.max_path_segments, crawl.max_path_repeats),
+    )
 
 
 def _retry_policy(settings: Settings) -> RetryPolicy:

@@ -29,12 +29,13 @@ from crawler.contracts import Entry, Exporter, Pipeline, Spool
 from crawler.errors import CallbackError, DropItem, EngineUnavailable
 from crawler.fate import Fate
 from crawler.item import as_dict, is_item, type_name
-from crawler.links import Links, Scope
+from crawler.links import Links
 from crawler.page import Reached
 from crawler.request import Request, RequestCodec
 
 if TYPE_CHECKING:
     from crawler.attempt import Attempt
+    from crawler.bounds import Bounds
     from crawler.context import Context
     from crawler.contracts import Lease
     from crawler.fate import Revisit
@@ -63,7 +64,7 @@ class Collector:
         *,
         codec: RequestCodec,
         fingerprint: Fingerprinter,
-        scope: Scope,
+        bounds: Bounds,
         pipelines: Sequence[Pipeline],
         exporters: Sequence[Exporter],
         make_spool: Callable[[], Spool],
@@ -78,7 +79,7 @@ class Collector:
         self._clock = context.clock
         self._codec = codec
         self._fingerprint = fingerprint
-        self._scope = scope
+        self._bounds = bounds
         self._pipelines = pipelines
         self._exporters = exporters
         self._make_spool = make_spool
@@ -246,13 +247,18 @@ class Collector:
             return
         if request.attempts:  # those of the page or failure that it was made of
             request = request.replace(attempts=())
-        page.entries.append(self.entry(request, page.depth, page.parent))
+        entry = self.entry(request, page.depth, page.parent)
+        refusal = self._bounds.beyond(page, request.url, entry.host, entry.fingerprint)
+        if refusal is None:
+            page.entries.append(entry)
+        else:
+            self._refuse(page, request.url, refusal)
 
     def earlier_entry(self, request: Request, depth: int, parent: tuple[str, int] | None) -> Entry | None:
         """Of a request of the last crawl; None where the crawl does not go there any more. Raises `CallbackError` and
         `NotStorable`."""
         self._check_methods(request)
-        if self._scope.refusal(request.url, depth) is not None:
+        if self._bounds.outside(request.url, depth) is not None:
             return None
         return self.entry(request, depth, parent)._replace(filtered=True)
 
@@ -284,6 +290,9 @@ class Collector:
                 duplicates += 1
                 known.add(url)
                 continue
+            if (refusal := self._bounds.beyond(page, url, host, fingerprint)) is not None:
+                self._refuse(page, url, refusal)
+                continue
             request = links.request(url)
             record = self._codec.encode(request)
             not_before = self._not_before(request)
@@ -295,7 +304,7 @@ class Collector:
             known.clear()
 
     def _refused(self, page: Page, url: str) -> bool:
-        refusal = self._scope.refusal(url, page.depth)
+        refusal = self._bounds.outside(url, page.depth)
         if refusal is None:
             return False
         self._refuse(page, url, refusal)

@@ -48,7 +48,8 @@ class Epochs:
     """`apply`, `relieve` and `commit`, over a frontier and its outputs.
 
     `outputs` are the keys of the exporters' positions, in order. `rows` are asked at each commit for what else is to be
-    kept. `on_change` is called after each page that took effect, `on_turn` after each look whether to close.
+    kept. `on_page` is called with each page as it takes effect, `on_change` after each page that took effect,
+    `on_turn` after each look whether to close.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Epochs:
         exporters: Sequence[Exporter],
         outputs: Sequence[str] = (),
         rows: Sequence[Rows] = (),
+        on_page: Callable[[Page], None] = lambda page: None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -72,6 +74,7 @@ class Epochs:
         self._clock = context.clock
         self._item_limit = context.settings.crawl.item_limit
         self._syncs_each = context.settings.frontier.durability == "power"
+        self._on_page = on_page
         self._exporters = exporters
         self._outputs = outputs
         self._rows = rows
@@ -119,6 +122,7 @@ class Epochs:
             # Somebody else came to the same page meanwhile, and its effects are there: once is enough.
             total.duplicates += 1
             page.drop()
+        self._on_page(page)
         if page.entries or page.kept:
             self._add([*page.kept, *page.entries], now)
         if page.lease is not None:

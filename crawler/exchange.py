@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crawler import url as urls
 from crawler.directives import Reader
 from crawler.errors import BlockedError, ConnectError, FetchError
+from crawler.fate import REFUSALS
 from crawler.politeness import Answer, Circuit
 from crawler.redirect import next_request
 from crawler.robots import product_token
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
+    from crawler.bounds import Bounds
     from crawler.context import Context
     from crawler.contracts import Fetch, Frontier, Middleware, RobotsRules
-    from crawler.links import Scope
     from crawler.places import Places
     from crawler.request import Request
     from crawler.response import Response
@@ -49,7 +50,7 @@ class Exchange:
         *,
         robots: RobotsRules,
         places: Places,
-        scope: Scope,
+        bounds: Bounds,
         is_known: Callable[[Request], bool] = lambda hop: False,
         fetch: Fetch | None = None,
     ) -> None:
@@ -63,12 +64,16 @@ class Exchange:
         self._rule = context.rule
         self._robots = robots
         self._places = places
-        self._scope = scope
+        self._bounds = bounds
         agent = product_token(context.settings.http.user_agent)
         self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
         self._fetch: Fetch = context.fetcher.fetch
-        self._leased: Fetch = partial(self._follow, is_known=is_known, fetch=fetch or self._fetch)
-        self._inline: Fetch = partial(self._follow, is_known=lambda hop: False, fetch=self._fetch)
+        self._leased: Fetch = partial(
+            self._follow, is_known=is_known, judge=partial(bounds.hop, inline=False), fetch=fetch or self._fetch
+        )
+        self._inline: Fetch = partial(
+            self._follow, is_known=lambda hop: False, judge=partial(bounds.hop, inline=True), fetch=self._fetch
+        )
         for middleware in reversed(context.spider.middlewares):
             self._leased = _wrapped(middleware, self._leased)
             self._inline = _wrapped(middleware, self._inline)
@@ -124,10 +129,12 @@ class Exchange:
     def admit(self, request: Request) -> bool:
         """Whether robots.txt, if it is obeyed, is known to allow this URL; False: it has to be asked first. Raises
         `BlockedError` with reason `robots` where it disallows it, with reason `nofollow` for a link of a page that
-        asks for its links not to be followed, and what went wrong last where robots.txt cannot be had."""
+        asks for its links not to be followed, with `host_bytes` where the host has sent enough, and what went wrong
+        last where robots.txt cannot be had."""
         if request.refused:
-            url = urls.redact(request.url)
-            raise BlockedError(f"the page that links to {url} says nofollow", reason=request.refused)
+            raise BlockedError(f"{urls.redact(request.url)}: {REFUSALS[request.refused]}", reason=request.refused)
+        if self._bounds.counts_bytes:
+            self._bounds.check_bytes(request.url)
         if not self._rule(urls.host_key(request.url)).obey_robots:
             return True
         decision = self._robots.check(request.url)
@@ -144,7 +151,13 @@ class Exchange:
             )
         return True
 
-    async def _follow(self, request: Request, is_known: Callable[[Request], bool], fetch: Fetch) -> Response:
+    async def _follow(
+        self,
+        request: Request,
+        is_known: Callable[[Request], bool],
+        judge: Callable[[str, int], str | None],
+        fetch: Fetch,
+    ) -> Response:
         while True:
             response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
@@ -152,10 +165,10 @@ class Exchange:
                 return response
             response.close()
             self._stats.total.redirects += 1
-            refusal = self._scope.refusal(hop.url, request.depth)
+            refusal = judge(hop.url, request.depth)
             if refusal is not None:
                 here, there = urls.redact(request.url), urls.redact(hop.url)
-                raise BlockedError(f"{here} redirects to {there}: {refusal}", reason=refusal)
+                raise BlockedError(f"{here} redirects to {there}: {REFUSALS[refusal]}", reason=refusal)
             host = urls.host_key(request.url)
             has_turn = urls.host_key(hop.url) == host and not self._frontier.delay(host)
             if not has_turn or not self.knows_robots(hop) or is_known(hop):
@@ -165,14 +178,16 @@ class Exchange:
             request = hop
 
     async def _exchange(self, request: Request, fetch: Fetch) -> Response:
-        total = self._stats.total
+        total, host = self._stats.total, urls.host_key(request.url)
         total.requests += 1
         response = await self._send(request, fetch)
         total.responses += 1
         if response.content is None:
             total.bytes += len(response.body)
+            if self._bounds.counts_bytes:
+                self._bounds.received(host, len(response.body))
         else:
-            response.on_close(partial(self._count_stream, response.content))
+            response.on_close(partial(self._count_stream, host, response.content))
         self._stats.status[response.status] += 1
         return response
 
@@ -197,8 +212,9 @@ class Exchange:
             self.on_pause()
         return response
 
-    def _count_stream(self, content: StreamReader) -> None:
+    def _count_stream(self, host: str, content: StreamReader) -> None:
         self._stats.total.bytes += content.total_bytes
+        self._bounds.received(host, content.total_bytes)
 
 
 def check_host(frontier: Frontier, host: str, now: float) -> None:

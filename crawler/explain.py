@@ -38,7 +38,7 @@ class Found:
 
     WAITING = "waiting"
     OUTSIDE = "refused before it was queued"
-    """Off site, too deep, too long, or a link of a page that says nofollow."""
+    """By a reason of `crawler.fate.REFUSALS`."""
     KNOWN = "known"
     """Met, and nothing more is kept."""
     UNKNOWN = "never met"

@@ -7,7 +7,24 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Fate", "Refusal", "Revisit", "Verdict"]
+__all__ = ["REFUSALS", "Fate", "Refusal", "Revisit", "Verdict"]
+
+REFUSALS = {
+    "offsite": "its host is none of the spider's allowed_domains",
+    "depth": "deeper than crawl.depth_limit",
+    "url_length": "longer than http.max_url_length",
+    "denied": "it matches one of the spider's deny",
+    "not_allowed": "it matches none of the spider's allow",
+    "path_segments": "its path has more segments than crawl.max_path_segments",
+    "path_repeats": "its path repeats a group of segments more often than crawl.max_path_repeats",
+    "host_pages": "its host has given as many pages as crawl.pages_per_host",
+    "host_bytes": "its host has sent as many bytes as crawl.bytes_per_host",
+    "domain_hosts": "its domain has as many hosts already as crawl.hosts_per_domain",
+    "query_permutations": "one more combination of known parameters than crawl.query_permutations at its path",
+    "nofollow": "the page asks for its links not to be followed (politeness.obey_nofollow)",
+    "trap": "its pattern grew by crawl.trap_pages pages without anything new",
+}
+"""Why the crawl's own rules keep it from a URL, in plain words with the setting that does it."""
 
 
 class Verdict:
@@ -76,7 +93,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
     url: str
     reason: str
-    """`"offsite"`, `"depth"`, `"url_length"`, `"nofollow"`."""
+    """One of `REFUSALS`."""
     depth: int
     found_on: str
     """The page's URL; empty for `start()`."""

@@ -15,7 +15,7 @@ from typing import Any
 from crawler import url as urls
 from crawler.request import Request, Unfollowed
 
-__all__ = ["Links", "Scope"]
+__all__ = ["Links"]
 
 Patterns = str | re.Pattern[str] | Iterable[str | re.Pattern[str]]
 
@@ -114,39 +114,6 @@ _FILTERED = 10_000
 @lru_cache(maxsize=64)
 def _filter(allow: Sequence[re.Pattern[str]], deny: Sequence[re.Pattern[str]]) -> _Filter:
     return _Filter(allow, deny)
-
-
-class Scope:
-    """Which hosts and depths a crawl may go to: `allowed_domains`, `http.max_url_length`, `crawl.depth_limit`."""
-
-    __slots__ = ("_depth_limit", "_domains", "_hosts", "_max_length")
-
-    def __init__(
-        self, allowed_domains: Iterable[str] = (), *, max_url_length: int = 2083, depth_limit: int = 0
-    ) -> None:
-        self._domains = frozenset(domain.lower().strip(".") for domain in allowed_domains)
-        self._hosts: dict[str, bool] = {}
-        self._max_length = max_url_length
-        self._depth_limit = depth_limit
-
-    def refusal(self, url: str, depth: int) -> str | None:
-        """Why this URL is not crawled (`"offsite"`, `"depth"`, `"url_length"`), or None."""
-        if self._depth_limit and depth > self._depth_limit:
-            return "depth"
-        if len(url) > self._max_length:
-            return "url_length"
-        if self._domains and not self._on_site(url):
-            return "offsite"
-        return None
-
-    def _on_site(self, url: str) -> bool:
-        host = urls.hostname(url)
-        known = self._hosts.get(host)
-        if known is None:
-            if len(self._hosts) > 10_000:
-                self._hosts.clear()
-            known = self._hosts[host] = urls.in_domains(host, self._domains)
-        return known
 
 
 def _compiled(patterns: Patterns) -> tuple[re.Pattern[str], ...]:

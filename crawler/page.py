@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from crawler.contracts import Entry, Lease, Spool
     from crawler.request import Request
+    from crawler.traps import Watch
 
 __all__ = ["Page", "Reached"]
 
@@ -57,6 +58,7 @@ class Page:
         "spools",
         "unchanged",
         "verdict",
+        "watch",
     )
 
     def __init__(self, request: Request | None, lease: Lease | None) -> None:
@@ -93,6 +95,8 @@ class Page:
         """Hosts that `start()` named in requests of its own, as opposed to links it found."""
         self.delivered = False
         """A callback got its response: it counts as a page."""
+        self.watch: Watch | None = None
+        """Its URL is of a pattern that is watched: it may be a trap."""
 
     @property
     def end(self) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Refusals"]
 
 KEPT_PER_REASON = 10_000
-"""Some 2 MB on disk for each of a handful of reasons."""
+"""Some 2 MB on disk for each of a dozen reasons."""
 
 
 class Refusals:

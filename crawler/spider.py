@@ -115,6 +115,11 @@ class Spider:
     """Where the default `start()` begins."""
     allowed_domains: Sequence[str] = ()
     """Hosts to stay on; a domain covers its subdomains. Empty: no limit."""
+    allow: str | re.Pattern[str] | Sequence[str | re.Pattern[str]] = ()
+    """Regular expressions searched in the absolute URL of everything that is to be fetched, start requests and targets
+    of redirects too: one has to be found. Empty: no limit."""
+    deny: str | re.Pattern[str] | Sequence[str | re.Pattern[str]] = ()
+    """None of these may be found; it wins over `allow`."""
     settings: ClassVar[Mapping[str, Any]] = {}
     """Settings for this spider, nested as in the settings file; environment and command line override them."""
     pipelines: Sequence[Any] = ()

@@ -23,6 +23,7 @@ from crawler.url import redact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crawler.bounds import Bounds
     from crawler.collector import Collector
     from crawler.context import Context
     from crawler.exchange import Exchange
@@ -53,6 +54,7 @@ class Visits:
         self,
         context: Context,
         *,
+        bounds: Bounds,
         exchange: Exchange,
         collector: Collector,
         inline: Inline,
@@ -69,6 +71,7 @@ class Visits:
         self._rng = context.rng
         self._fetcher = context.fetcher
         self._slow_names: set[str] = set()
+        self._bounds = bounds
         self._exchange = exchange
         self._collector = collector
         self._inline = inline
@@ -88,7 +91,7 @@ class Visits:
 
     async def _visit(self, page: Page, request: Request, lease: Lease, leave: Callable[[bool], None]) -> None:
         try:
-            may_be_sent = self._has_turn(lease.host)
+            may_be_sent = self._has_turn(lease.host) and self._bounds.take(lease, request.url)
             admitted = self._exchange.admit(request)
         except FetchError as error:
             leave(True)
@@ -257,6 +260,8 @@ class Visits:
         name = request.callback or "parse"
         seconds = self._settings.crawl.callback_timeout_seconds or None
         page.delivered = True
+        if not request.stream:
+            page.watch = self._bounds.look(response.url, response.body)
         asked, target = page.request or request, redact(response.url) if response.history else ""
         again = self._revisits.of_page(asked, lease, response)
         page.fate = self._fate(fate.Verdict.DONE, asked, lease, response, target=target, revisit=again)

@@ -26,12 +26,13 @@ LAYERS = (
     """attempt errors crash fate url query encoding css selector directives links body storable request form curl
     response item settings contracts dates gunzip xml sitemap syndication link_extractor turn""",
     # 1 rules: pure decisions; time and chance are arguments
-    """robots politeness retry redirect guard cookies proxies spider method sitemap_spider feed_spider
-    crawl_spider""",
+    """robots politeness retry redirect guard cookies proxies scope budgets traps spider method sitemap_spider
+    feed_spider crawl_spider""",
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
-    "context refusals places exchange callback_time page collector inline visit steps epochs refresh feed engine",
+    """context refusals bounds places exchange callback_time page collector inline visit steps epochs refresh feed
+    engine""",
     # 4 assembly
     "assemble outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors

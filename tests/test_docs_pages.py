@@ -221,12 +221,20 @@ async def maps(spider: type[Spider], stack: AsyncExitStack) -> None:
     assert run.items == [{"sitemap": f"{site.url}/map.xml", "bytes": 4}]
 
 
+async def catalogue(spider: type[Spider], stack: AsyncExitStack) -> None:
+    site = await shop(stack)
+    address = f"http://shop.example:{site.url.rpartition(':')[2]}"
+    run = await run_spider(spider, args={"site": address}, settings=SETTINGS)
+    assert sorted(item["url"] for item in run.items) == [f"{address}/", f"{address}/items.json"]
+    assert run.stats["failures"] == {"denied": 2, "not_allowed": 2}
+
+
 EXAMPLES: dict[str, Callable[[type[Spider], AsyncExitStack], Any]] = {
     example.__name__.replace("_", "-"): example
     for example in (
         *(sender, uploader, api, member, reader, indexer, careful),
         *(feed, images, two_visitors, through_one, intern, staging, ticker, chat, prices),
-        *(new_shoes, headlines, shelves, outward, maps),
+        *(new_shoes, headlines, shelves, outward, maps, catalogue),
     )
 }
 
@@ -243,7 +251,8 @@ async def test_the_code_of_the_page_runs(block: str, tmp_path: Path, monkeypatch
 
 
 def test_every_theme_has_its_page() -> None:
-    themes = {"requests", "responses", "streaming", "cookies", "proxies", "tls", "dns", "websockets", "spiders"}
+    themes = {"requests", "responses", "streaming", "cookies", "proxies", "tls", "dns", "websockets", "scope"}
+    themes |= {"spiders", "politeness"}
     assert themes <= set(PAGES)
     assert {block.rpartition("-")[0] for block in BLOCKS} >= themes
 

@@ -12,7 +12,7 @@ from crawler.cli import EXIT_FAILED, EXIT_OK
 from crawler.cli.shown import json_line, moment, one_line, pause_text, span
 from crawler.explain import Found
 from crawler.explain import explain as explained
-from crawler.fate import Verdict
+from crawler.fate import REFUSALS, Verdict
 from crawler.frontier.backlog import Reason
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
-_OUTSIDE = {
-    "offsite": "its host is none of the spider's allowed_domains",
-    "depth": "deeper than crawl.depth_limit",
-    "url_length": "longer than http.max_url_length",
-    "nofollow": "the page asks for its links not to be followed (politeness.obey_nofollow)",
-}
 _UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
 
 
@@ -76,7 +70,7 @@ def _verdict(told: Explanation, now: float) -> str:
     if told.verdict == Found.WAITING:
         return _waiting(told, now)
     if told.verdict == Found.OUTSIDE:
-        return f"{told.verdict} ({told.reason}): {_OUTSIDE.get(told.reason, 'by a rule of the crawl')}"
+        return f"{told.verdict} ({told.reason}): {REFUSALS.get(told.reason, 'by a rule of the crawl')}"
     if told.verdict == Found.KNOWN:
         return "known: it was met, but what became of it is not kept"
     if told.verdict == Found.UNKNOWN:

@@ -69,6 +69,46 @@ class CrawlSettings(Masked, frozen=True, kw_only=True):
     item_limit: Annotated[int, _key("items that passed the pipelines; 0 = no limit", "items", ge=0)] = 0
     error_limit: Annotated[int, _key("errors after which the crawl fails; 0 = no limit", "errors", ge=0)] = 0
     time_limit_seconds: Annotated[float, _key("length of one run; 0 = no limit", "seconds", ge=0)] = 0.0
+    # How much of one host somebody wants is theirs to say; politeness is about how fast, not how much.
+    pages_per_host: Annotated[int, _key("responses of one host handed to callbacks; 0 = no limit", "pages", ge=0)] = 0
+    bytes_per_host: Annotated[
+        int,
+        _key("no request starts at a host that has sent this much, after decompression; 0 = no limit", "bytes", ge=0),
+    ] = 0
+    # A wildcard in the DNS makes hosts without end. Sites where people have a host each (github.io) are public
+    # suffixes, so each of those is a domain of its own.
+    hosts_per_domain: Annotated[
+        int,
+        _key(
+            "hosts found below one registrable domain; those that start() names come in anyway; 0 = no limit",
+            "hosts",
+            ge=0,
+        ),
+    ] = 1000
+    # Twenty filters make a million of these from some hundred values. No count of ids, topics or pages comes here: each
+    # brings a value, or two values together, that were not there before.
+    query_permutations: Annotated[
+        int,
+        _key(
+            "queries at one path in which every two parameters were met together before; 0 = no limit", "queries", ge=0
+        ),
+    ] = 10_000
+    # Heritrix's TooManyPathSegmentsDecideRule. Sites are some five deep; 20 is more than a person would click through.
+    max_path_segments: Annotated[int, _key("URLs with more are not followed; 0 = no limit", "segments", ge=0)] = 20
+    # Heritrix's PathologicalPathDecideRule: /a/b/a/b is a folder in a folder, /a/b/a/b/a/b a relative link gone wrong.
+    max_path_repeats: Annotated[
+        int, _key("how often a group of segments may come in a row: /a/b/a/b is twice; 0 = no limit", "times", ge=0)
+    ] = 2
+    # Three years of empty days, eighty of empty months.
+    trap_pages: Annotated[
+        int,
+        _key(
+            "pages in a row of one calendar, or under new session ids, that brought nothing new, until no more of "
+            "them are fetched; 0 = off",
+            "pages",
+            ge=0,
+        ),
+    ] = 1000
     # Breadth first meets many hosts early, and each of them has a delay that others can use.
     order: Annotated[Literal["breadth", "depth"], _key("which comes first among requests of equal priority")] = (
         "breadth"
