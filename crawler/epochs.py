@@ -230,6 +230,7 @@ class Epochs:
 
     async def _commit(self, state: str) -> None:
         self._held = []
+        started = self.started  # what start() gives from here on is held for the next epoch
         self._dirty = False
         self._pages = self._entries = 0
         try:
@@ -247,7 +248,7 @@ class Epochs:
                 self._named_saved = len(self.named)
             for rows in self._rows:
                 values.update(rows())
-            if self.started:
+            if started:
                 values["started"] = b"1"
             await self._frontier.commit(values, self._clock.now())
             self._unsynced = True

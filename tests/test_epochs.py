@@ -204,6 +204,21 @@ async def test_outputs_are_flushed_before_the_frontier_says_that_their_pages_are
     assert positions == {"out-0": b"1", "out-1": b"1"}
 
 
+async def test_start_has_not_ended_before_its_last_requests_are_in() -> None:
+    house = House()
+    house.epochs.apply(house.page(items=1))
+    gate = house.told.gates["flush"] = asyncio.Event()
+    async with running(house.epochs.turn()):
+        house.epochs.apply(house.page(requests=1))  # what start() gives last, while an epoch is being closed
+        house.epochs.started = True
+        gate.set()
+        await settled()
+        assert house.frontier.counts().added == 1
+        assert "started" not in house.store.committed[-1]
+    await house.epochs.turn()
+    assert house.store.committed[-1]["started"] == b"1"
+
+
 async def test_an_epoch_with_nothing_in_it_is_not_closed() -> None:
     house = House()
     await house.epochs.turn()
