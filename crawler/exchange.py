@@ -18,7 +18,7 @@ from crawler.redirect import next_request
 from crawler.robots import product_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
 
@@ -75,17 +75,15 @@ class Exchange:
             self._follow, is_known=lambda hop: False, judge=partial(bounds.hop, inline=True), fetch=self._fetch
         )
         for middleware in reversed(context.spider.middlewares):
-            self._leased = _wrapped(middleware, self._leased)
-            self._inline = _wrapped(middleware, self._inline)
+            self._leased = _wrapped(middleware, self._leased, self._reader)
+            self._inline = _wrapped(middleware, self._inline, self._reader)
 
-    async def send(self, request: Request, *, inline: bool = False) -> Response:
+    def send(self, request: Request, *, inline: bool = False) -> Awaitable[Response]:
         """The response, whatever its status. A redirect to another host, one to a host with a delay, and unless
         `inline` one to a page that the crawl has already, is not followed but stands in `response.next_request`.
 
         Raises `FetchError`, and whatever a middleware raises."""
-        response = await (self._inline if inline else self._leased)(request)
-        response.read_by(self._reader)
-        return response
+        return (self._inline if inline else self._leased)(request)
 
     def knows_robots(self, request: Request) -> bool:
         """Whether `admit` can decide without asking the host first. It says so itself, too."""
@@ -105,10 +103,10 @@ class Exchange:
         async def fetch(asked: Request) -> Response:
             if not first:
                 first.append(asked)
-                return await self._send(asked, self._fetch)
+                return await self._exchange(asked, self._fetch, is_counted=False)
             if urls.host_key(asked.url) == host:
                 await self._places.again(host, _ROBOTS_PATIENCE_SECONDS)
-                return await self._send(asked, self._fetch)
+                return await self._exchange(asked, self._fetch, is_counted=False)
             return await self._fetch_in_turn(asked)
 
         await self._robots.learn(request, fetch)
@@ -119,7 +117,7 @@ class Exchange:
         host = urls.host_key(request.url)
         await self._places.enter(host, _ROBOTS_PATIENCE_SECONDS)
         try:
-            response = await self._send(request, self._fetch)
+            response = await self._exchange(request, self._fetch, is_counted=False)
         except BaseException:
             self._places.leave(host)
             raise
@@ -162,6 +160,7 @@ class Exchange:
             response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
             if hop is None:
+                response.read_by(self._reader)
                 return response
             response.close()
             self._stats.total.redirects += 1
@@ -177,40 +176,44 @@ class Exchange:
             self.admit(hop)
             request = hop
 
-    async def _exchange(self, request: Request, fetch: Fetch) -> Response:
-        total, host = self._stats.total, urls.host_key(request.url)
-        total.requests += 1
-        response = await self._send(request, fetch)
-        total.responses += 1
-        if response.content is None:
-            total.bytes += len(response.body)
-            if self._bounds.counts_bytes:
-                self._bounds.received(host, len(response.body))
-        else:
-            response.on_close(partial(self._count_stream, host, response.content))
-        self._stats.status[response.status] += 1
-        return response
-
-    async def _send(self, request: Request, fetch: Fetch) -> Response:
+    async def _exchange(self, request: Request, fetch: Fetch, *, is_counted: bool = True) -> Response:
         """Over the wire; the frontier hears when it went out and what came of it."""
-        host = urls.host_key(request.url)
+        total, host = self._stats.total, urls.host_key(request.url)
+        total.requests += is_counted
         try:
             response = await fetch(request)
         except FetchError as error:
             now = self._clock.now()
             self._frontier.sent(host, now)
-            self._frontier.observe(host, Answer(reason=error.reason), now)
+            self._frontier.observe(host, Answer(0, error.reason), now)
             self._stats.by_proxy(error.proxy, failed=True)
             raise
-        self._stats.by_proxy(response.proxy)
-        now = self._clock.now()
+        self._observe(host, response)
+        if is_counted:
+            self._count(host, response)
+        return response
+
+    def _observe(self, host: str, response: Response) -> None:
+        now, status = self._clock.now(), response.status
         latency = response.elapsed_seconds - response.connect_seconds
+        pause = self._retry.retry_after(response.headers, now) if status >= 400 else None
         self._frontier.sent(host, now - latency)
-        pause = self._retry.retry_after(response.headers, now) if response.status >= 400 else None
-        self._frontier.observe(host, Answer(response.status, "", latency, pause), now)
+        self._frontier.observe(host, Answer(status, "", latency, pause), now)
         if pause is not None:
             self.on_pause()
-        return response
+
+    def _count(self, host: str, response: Response) -> None:
+        total = self._stats.total
+        total.responses += 1
+        self._stats.status[response.status] += 1
+        if response.proxy is not None:
+            self._stats.by_proxy(response.proxy)
+        if response.content is not None:
+            response.on_close(partial(self._count_stream, host, response.content))
+            return
+        total.bytes += len(response.body)
+        if self._bounds.counts_bytes:
+            self._bounds.received(host, len(response.body))
 
     def _count_stream(self, host: str, content: StreamReader) -> None:
         self._stats.total.bytes += content.total_bytes
@@ -229,8 +232,10 @@ def check_host(frontier: Frontier, host: str, now: float) -> None:
         )
 
 
-def _wrapped(middleware: Middleware, inner: Fetch) -> Fetch:
+def _wrapped(middleware: Middleware, inner: Fetch, reader: Reader) -> Fetch:
     async def fetch(request: Request) -> Response:
-        return await middleware(request, inner)
+        response = await middleware(request, inner)
+        response.read_by(reader)  # it may have made it itself
+        return response
 
     return fetch

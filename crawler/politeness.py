@@ -38,6 +38,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
+
 __all__ = ["Answer", "Circuit", "Controller", "HostRule", "HostState", "Pause", "is_trouble"]
 
 _TROUBLED_STATUSES: Final = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
@@ -79,7 +81,7 @@ class HostRule:
     """In a row, after which nobody goes there for a while; 0: however many."""
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came of one request to a host."""
 
     status: int = 0

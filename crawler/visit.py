@@ -97,7 +97,7 @@ class Visits:
             leave(True)
             await self._fail(page, request, lease, error)
             return
-        if not (may_be_sent and await self._has_address(request, lease)):
+        if not (may_be_sent and (self._is_known(request, lease.host) or await self._has_address(request, lease))):
             page.verdict = Verdict.RELEASE
             leave(True)
             return
@@ -142,18 +142,25 @@ class Visits:
         check_host(self._frontier, host, now)
         return False
 
+    def _is_known(self, request: Request, host: str) -> bool:
+        """Whether there is nothing to find out about the host's address: nearly always."""
+        if self._by_address or self._fetcher.lookup(request) is not None:
+            return False
+        if self._slow_names:
+            self._slow_names.discard(host)
+        return True
+
     async def _has_address(self, request: Request, lease: Lease) -> bool:
         """Whether the host's name is known, or known not to be, and it still is its turn, which may now be that
         of another group."""
         lookup = self._fetcher.lookup(request)
-        if lookup is None:
-            self._slow_names.discard(lease.host)
-        elif not await self._is_resolved(lookup, lease) or self._frontier.is_paused(lease.host, self._clock.now()):
+        if lookup is not None and not await self._is_resolved(lookup, lease):
             return False
-        if not self._by_address:
-            return True
-        address = self._fetcher.address(request)
-        return address is None or not self._frontier.regroup(lease.host, address)
+        if self._by_address:
+            address = self._fetcher.address(request)
+            if address is not None and self._frontier.regroup(lease.host, address):
+                return False
+        return not self._frontier.is_paused(lease.host, self._clock.now())
 
     async def _is_resolved(self, lookup: asyncio.Future[Any], lease: Lease) -> bool:
         """A slow name server must not hold a worker: the request goes back, and looks again a moment later."""
