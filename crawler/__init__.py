@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from crawler.api import crawl, run, stream
     from crawler.assemble import Result
     from crawler.attempt import Attempt
-    from crawler.crawl_spider import CrawlSpider, Rule
     from crawler.directives import Directives
     from crawler.errors import BlockedError, CrawlerError, DropItem, FetchError
-    from crawler.feed_spider import FeedSpider
-    from crawler.link_extractor import Link, LinkExtractor
+    from crawler.kinds.crawl import CrawlSpider, Rule
+    from crawler.kinds.feed import FeedSpider
+    from crawler.kinds.link_extractor import Link, LinkExtractor
+    from crawler.kinds.sitemap import SitemapSpider
     from crawler.links import Links
+    from crawler.listings.syndication import FeedEntry
     from crawler.request import FilePath, Request
     from crawler.response import Response, SavedFile
     from crawler.selector import Selector, SelectorList
-    from crawler.sitemap_spider import SitemapSpider
     from crawler.spider import Failure, Spider
-    from crawler.syndication import FeedEntry
 
 __version__ = "0.1.0"
 
@@ -60,26 +60,26 @@ __all__ = [
 _HOMES = {
     "Attempt": "attempt",
     "BlockedError": "errors",
-    "CrawlSpider": "crawl_spider",
+    "CrawlSpider": "kinds.crawl",
     "CrawlerError": "errors",
     "Directives": "directives",
     "DropItem": "errors",
     "Failure": "spider",
-    "FeedEntry": "syndication",
-    "FeedSpider": "feed_spider",
+    "FeedEntry": "listings.syndication",
+    "FeedSpider": "kinds.feed",
     "FetchError": "errors",
     "FilePath": "request",
-    "Link": "link_extractor",
-    "LinkExtractor": "link_extractor",
+    "Link": "kinds.link_extractor",
+    "LinkExtractor": "kinds.link_extractor",
     "Links": "links",
     "Request": "request",
     "Response": "response",
     "Result": "assemble",
-    "Rule": "crawl_spider",
+    "Rule": "kinds.crawl",
     "SavedFile": "response",
     "Selector": "selector",
     "SelectorList": "selector",
-    "SitemapSpider": "sitemap_spider",
+    "SitemapSpider": "kinds.sitemap",
     "Spider": "spider",
     "crawl": "api",
     "run": "api",

@@ -24,10 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
     """attempt errors crash fate url query encoding css selector directives links body storable request form curl
-    response item settings contracts dates gunzip xml sitemap syndication link_extractor turn""",
+    response item settings contracts listings""",
     # 1 rules: pure decisions; time and chance are arguments
-    """robots politeness retry redirect guard cookies proxies scope budgets traps spider method sitemap_spider
-    feed_spider crawl_spider""",
+    """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
     "clock lock stats log pipelines frontier download export",
     # 3 the loop
@@ -50,10 +49,7 @@ OWN_TASKS = {
 }
 WAITING_RULES = {
     "spider": "a spider's methods are the user's, and may wait",
-    "sitemap_spider": "a spider that reads a stream",
-    "feed_spider": "a spider that gives turns to others, and waits for the user's callback",
-    "crawl_spider": "a spider that waits for the user's callback",
-    "method": "it runs callbacks of a user's spider, which may wait",
+    "kinds": "they are spiders: they read streams, and wait for the user's callbacks",
 }
 DYNAMIC_IMPORTS = {
     "loader": "spiders are files of the user, named on the user's command line",

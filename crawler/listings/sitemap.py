@@ -15,9 +15,9 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Any, Final
 
-from crawler.dates import read_date
-from crawler.gunzip import MAGIC, PIECE_BYTES, Gunzip
-from crawler.xml import XmlError, XmlReader
+from crawler.listings.dates import read_date
+from crawler.listings.gunzip import MAGIC, PIECE_BYTES, Gunzip
+from crawler.listings.xml import XmlError, XmlReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

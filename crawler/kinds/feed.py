@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
 from crawler.encoding import charset_from_content_type
-from crawler.method import outputs
+from crawler.kinds.method import outputs
+from crawler.kinds.turn import turn
+from crawler.listings.syndication import Enclosure, Feed, FeedEntry, FeedReader
 from crawler.spider import Spider
-from crawler.syndication import Enclosure, Feed, FeedEntry, FeedReader
-from crawler.turn import turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

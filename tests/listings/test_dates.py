@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from crawler.dates import read_date
+from crawler.listings.dates import read_date
 
 
 @pytest.mark.parametrize(

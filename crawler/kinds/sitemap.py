@@ -9,15 +9,15 @@ from collections.abc import Sequence  # noqa: TC003 - annotations of spiders are
 from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
-from crawler.dates import read_date
 from crawler.encoding import charset_from_content_type
 from crawler.errors import FetchError, SettingsError
+from crawler.kinds.method import method_name
+from crawler.kinds.turn import turn
 from crawler.links import Links
-from crawler.method import method_name
+from crawler.listings.dates import read_date
+from crawler.listings.sitemap import SitemapReader
 from crawler.request import Request
-from crawler.sitemap import SitemapReader
 from crawler.spider import Spider
-from crawler.turn import turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ _STREAM = {"stream": True}
 
 
 class SitemapEntries(list[dict[str, Any]]):
-    """Some entries of one file, as they came; `crawler.sitemap` says what they hold."""
+    """Some entries of one file, as they came; `crawler.listings.sitemap` says what they hold."""
 
     def __init__(self, entries: Iterable[dict[str, Any]], *, type: str, url: str) -> None:
         super().__init__(entries)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crawler.xml import XmlError, XmlReader
+from crawler.listings.xml import XmlError, XmlReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

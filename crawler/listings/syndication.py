@@ -13,8 +13,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from crawler import url as urls
-from crawler.dates import read_date
-from crawler.xml import XmlError, XmlReader
+from crawler.listings.dates import read_date
+from crawler.listings.xml import XmlError, XmlReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

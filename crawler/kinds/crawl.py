@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crawler.errors import UsageError
-from crawler.link_extractor import LinkExtractor
+from crawler.kinds.link_extractor import LinkExtractor
+from crawler.kinds.method import function_of, is_async, method_name, outputs
 from crawler.links import Links
-from crawler.method import function_of, is_async, method_name, outputs
 from crawler.request import Request
 from crawler.spider import Spider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
-    from crawler.link_extractor import Link
+    from crawler.kinds.link_extractor import Link
     from crawler.response import Response
 
 __all__ = ["CrawlSpider", "Rule"]

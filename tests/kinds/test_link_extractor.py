@@ -7,7 +7,7 @@ import re
 import pytest
 
 from crawler import Link, LinkExtractor
-from crawler.link_extractor import IGNORED_EXTENSIONS
+from crawler.kinds.link_extractor import IGNORED_EXTENSIONS
 from crawler.testing import fake_response
 
 HTML = """<html><body>

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crawler.gunzip import PIECE_BYTES, Gunzip
-from crawler.sitemap import MAX_BYTES, SitemapReader
+from crawler.listings.gunzip import PIECE_BYTES, Gunzip
+from crawler.listings.sitemap import MAX_BYTES, SitemapReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

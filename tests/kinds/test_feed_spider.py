@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crawler import FeedEntry, FeedSpider, Response
-from crawler.syndication import Feed
+from crawler.listings.syndication import Feed
 from crawler.testing import LocalSite, run_spider
 
 RSS = "<rss version='2.0'><channel><title>F</title>{}</channel></rss>"

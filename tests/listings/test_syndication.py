@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crawler import syndication
-from crawler.syndication import Enclosure, Feed, FeedEntry, FeedReader
+from crawler.listings import syndication
+from crawler.listings.syndication import Enclosure, Feed, FeedEntry, FeedReader
 
 URL = "https://site.example/news/feed.xml"
 

@@ -1,0 +1,1 @@
+"""Documents that list a site's pages: sitemaps and feeds, read as they come."""
