@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crawler.cookies import Cookies
     from crawler.errors import FetchError
     from crawler.fate import Fate
-    from crawler.politeness import Answer, Circuit, HostState, Pause
+    from crawler.politeness import Answer, Controller, Pause
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Decision, Robots
@@ -109,7 +109,8 @@ class Verdict(enum.Enum):
 
     DONE = "done"
     RETRY = "retry"
-    """Wait until `not_before`, then again with `attempt` one higher."""
+    """Wait until `not_before`, then again with `attempt` one higher, behind those of its priority and depth that have
+    not been tried: where a host is down, each of them fails once, rather than the first as often as it may."""
     DEAD = "dead"
     """Given up; it stays known, so it is not queued again."""
     RELEASE = "release"
@@ -245,20 +246,8 @@ class Frontier(Protocol):
         in another one."""
         ...
 
-    def delay(self, host: str) -> float:
-        """Seconds between starts at this host as things stand."""
-        ...
-
-    def is_paused(self, host: str, now: float) -> bool:
-        """Whether nothing may be sent there now, whoever has its turn."""
-        ...
-
-    def circuit(self, host: str, now: float) -> Circuit:
-        """Whether the host failed so often that only probes go there, or nothing does."""
-        ...
-
-    def state(self, host: str) -> HostState:
-        """All that is known of how the host is treated."""
+    def controller(self, host: str) -> Controller:
+        """How the host, or its group, is treated: to be read, and changed by the verbs here alone."""
         ...
 
     def at_work(self, lease: Lease | None) -> None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from crawler.bounds import Bounds
     from crawler.context import Context
-    from crawler.contracts import Fetch, Frontier, Middleware, RobotsRules
+    from crawler.contracts import Fetch, Middleware, RobotsRules
     from crawler.places import Places
+    from crawler.politeness import Controller
     from crawler.request import Request
     from crawler.response import Response
     from crawler.robots import Robots
@@ -169,7 +170,7 @@ class Exchange:
                 here, there = urls.redact(request.url), urls.redact(hop.url)
                 raise BlockedError(f"{here} redirects to {there}: {REFUSALS[refusal]}", reason=refusal)
             host = urls.host_key(request.url)
-            has_turn = urls.host_key(hop.url) == host and not self._frontier.delay(host)
+            has_turn = urls.host_key(hop.url) == host and not self._frontier.controller(host).delay
             if not has_turn or not self.knows_robots(hop) or is_known(hop):
                 response.next_request = hop
                 return response
@@ -180,6 +181,7 @@ class Exchange:
         """Over the wire; the frontier hears when it went out and what came of it."""
         total, host = self._stats.total, urls.host_key(request.url)
         total.requests += is_counted
+        self._frontier.sent(host, self._clock.now())  # at the earliest; the next turn may come before the answer does
         try:
             response = await fetch(request)
         except FetchError as error:
@@ -220,13 +222,12 @@ class Exchange:
         self._bounds.received(host, content.total_bytes)
 
 
-def check_host(frontier: Frontier, host: str, now: float) -> None:
+def check_host(controller: Controller, now: float) -> None:
     """Raises `ConnectError` with reason `host_down` where the host is given up for now."""
-    if frontier.is_paused(host, now) and frontier.circuit(host, now) is Circuit.DOWN:
-        state = frontier.state(host)
+    if controller.circuit(now) is Circuit.DOWN:
         raise ConnectError(
-            f"{host} is given up for {state.blocked_until - now:.0f} s: {state.failures} failures in a row, "
-            f"the last {state.last_trouble}",
+            f"{controller.name} is given up for {controller.blocked_until - now:.0f} s: {controller.failures} failures "
+            f"in a row, the last {controller.last_trouble}",
             reason="host_down",
             retryable=False,
         )

@@ -147,14 +147,14 @@ class Inline:
         return response, None
 
     def _wait_after(self, attempt: int, request: Request, retry_after: float | None = None) -> float | None:
-        failures = self._frontier.state(urls.host_key(request.url)).failures
+        failures = self._frontier.controller(urls.host_key(request.url)).failures
         return self._retry.wait_after(
             attempt, self._rng, times=request.retry_times, retry_after=retry_after, host_failures=failures
         )
 
     async def _in_turn(self, request: Request) -> Response:
         host = urls.host_key(request.url)
-        check_host(self._frontier, host, self._clock.now())
+        check_host(self._frontier.controller(host), self._clock.now())
         await self._ask_robots(request)
         await self._places.enter(host)
         try:

@@ -41,11 +41,11 @@ class Places:
                 continue
             try:
                 await self._until(host, start, deadline)
+                if await self._may_go(host):
+                    return
             except BaseException:
                 self.leave(host, unused=True)
                 raise
-            if not self._frontier.is_paused(host, self._clock.now()):
-                return
             self.leave(host, unused=True)
 
     async def again(self, host: str, patience_seconds: float = math.inf) -> None:
@@ -57,6 +57,15 @@ class Places:
         if start > deadline:
             raise _too_long(host)
         await self._clock.sleep(max(0.0, start - self._clock.now()))
+
+    async def _may_go(self, host: str) -> bool:
+        """False: the host was paused meanwhile, and the place is better given to somebody else."""
+        controller = self._frontier.controller(host)
+        while (early := controller.early_by(self._clock.now())) > 0:
+            if controller.is_paused(self._clock.now()):
+                return False
+            await self._clock.sleep(early)
+        return True
 
     def leave(self, host: str, *, unused: bool = False) -> None:
         self._frontier.leave(host, self._clock.now(), unused=unused)

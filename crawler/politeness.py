@@ -24,10 +24,11 @@ Jitter only ever adds: the delay is a floor that a site's owner can measure.
        ▲                                                              │
        └──────────────────────── any good answer ◄────────────────────┘
 
-Backing off ends at `max_delay`; a host that is down needs more. After `circuit_failures` failures in a row the circuit
-opens: nobody goes there for a pause of 60 configured delays, then one probe does, and each that fails doubles the
-pause. A failed probe says nothing of its request, which goes back to the queue. After `_PROBES` of them, an hour or so,
-the host is given up (`Circuit.DOWN`) until the next one is due: what waits for it fails without being sent.
+Backing off ends at `max_delay`; a host that is down needs more. A fifth failure in a row that is some request's first
+is the host's, if it had answered well before: that request goes back as it was. After `circuit_failures` failures in a
+row the circuit opens: nobody goes there for a pause of 60 configured delays, then one probe does, and each that fails
+doubles the pause. A failed probe says nothing of its request, which goes back to the queue. After `_PROBES` of them, an
+hour or so, the host is given up (`Circuit.DOWN`) until the next one is due: what waits for it fails without being sent.
 
 `Retry-After` pauses the host: no place and no turn until then, whatever else holds.
 """
@@ -35,6 +36,7 @@ the host is given up (`Circuit.DOWN`) until the next one is due: what waits for 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -61,6 +63,8 @@ _PAUSE_DELAYS: Final = 60
 _LONGEST_PAUSE: Final = 900.0
 _PROBES: Final = 8
 """Failed ones after which a host is given up: an hour, at the usual delay."""
+_FEW: Final = 4
+"""Failures in a row for which the pages are to blame: one page that is broken fails as often, with its retries."""
 _PROBES_OF_STRANGERS: Final = 2
 """The same for a host that never answered well: most of those do not exist any more."""
 
@@ -177,6 +181,7 @@ class Controller:
         "demand",
         "failures",
         "good",
+        "last_sent",
         "last_trouble",
         "latency",
         "members",
@@ -206,6 +211,7 @@ class Controller:
         self.demand = 0.0
         """The frontier's: hosts that are in it, places in its slow lane, and what it could use of the quick one."""
         self.next_start = 0.0
+        self.last_sent = -math.inf
         self._before = self._pushed = 0.0
         """`next_start` before and after the last turn was taken."""
         self.blocked_until = 0.0
@@ -229,6 +235,11 @@ class Controller:
         """Whether nothing may be sent now, a request that has its turn included."""
         return self.blocked_until > now
 
+    def early_by(self, now: float) -> float:
+        """Seconds until a delay has passed since the last request really went out, and no pause holds. A turn that was
+        given ahead of time does not know how late the one before it was."""
+        return max(self.last_sent + self.delay, self.blocked_until) - now
+
     def spacing(self, chance: float) -> float:
         """Seconds from one start to the next; `chance` is uniform in [0, 1)."""
         return self.delay * (1.0 + self.rule.jitter * chance)
@@ -240,7 +251,8 @@ class Controller:
         self.next_start = self._pushed = start + self.spacing(chance)
 
     def sent(self, at: float) -> bool:
-        """A request went out later than its turn began, by what connecting took. Whether that moves the next turn."""
+        """A request went out, which may be later than its turn began. Whether that moves the next turn."""
+        self.last_sent = max(self.last_sent, at)
         if at + self.delay <= self.next_start:
             return False
         self.next_start = at + self.delay
@@ -284,6 +296,14 @@ class Controller:
         if places is not None:
             self.usual_places = places
             self._settle()
+
+    def is_to_blame(self, attempt: int, now: float) -> bool:
+        """Whether a failure just observed says nothing of its request, which had so many tries before: it was a probe,
+        or one more first try of a row of them, at a host that had answered well."""
+        if self._is_open:
+            return self.is_paused(now)
+        has_circuit = self.rule.circuit_failures > 0 and self.rule.delay > 0
+        return has_circuit and self.was_good and attempt == 0 and self.failures > _FEW
 
     def circuit(self, now: float) -> Circuit:
         if not self._is_open:

@@ -14,7 +14,7 @@ from crawler.contracts import Lease, Verdict
 from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
 from crawler.exchange import check_host
 from crawler.fate import Fate
-from crawler.politeness import Circuit, Pause
+from crawler.politeness import Pause
 from crawler.retry import is_repeatable
 from crawler.settings import StatusSet
 from crawler.spider import Failure
@@ -136,10 +136,10 @@ class Visits:
 
     def _has_turn(self, host: str) -> bool:
         """Unless it asked for a pause since. Raises `ConnectError` where it is given up."""
-        now = self._clock.now()
-        if not self._frontier.is_paused(host, now):
+        now, controller = self._clock.now(), self._frontier.controller(host)
+        if controller.blocked_until <= now:
             return True
-        check_host(self._frontier, host, now)
+        check_host(controller, now)
         return False
 
     def _is_known(self, request: Request, host: str) -> bool:
@@ -160,7 +160,7 @@ class Visits:
             address = self._fetcher.address(request)
             if address is not None and self._frontier.regroup(lease.host, address):
                 return False
-        return not self._frontier.is_paused(lease.host, self._clock.now())
+        return not self._frontier.controller(lease.host).is_paused(self._clock.now())
 
     async def _is_resolved(self, lookup: asyncio.Future[Any], lease: Lease) -> bool:
         """A slow name server must not hold a worker: the request goes back, and looks again a moment later."""
@@ -216,9 +216,9 @@ class Visits:
         """Put the request off, unless it was tried often enough. One of `response` and `error` is there."""
         if not is_repeatable(request.method) and request.retry_times is None:
             return False
-        now, host = self._clock.now(), lease.host
-        if self._frontier.circuit(host, now) is not Circuit.CLOSED and self._frontier.is_paused(host, now):
-            page.verdict, page.not_before = Verdict.RELEASE, now  # that the host is down says nothing of the request
+        now, controller = self._clock.now(), self._frontier.controller(lease.host)
+        if controller.is_to_blame(lease.attempt, now):
+            page.verdict, page.not_before = Verdict.RELEASE, now  # that the host is down says nothing of it
             self._stats.total.retries += 1
             return True
         wait = self._retry.wait_after(
@@ -226,7 +226,7 @@ class Visits:
             self._rng,
             times=request.retry_times,
             retry_after=None if response is None else self._retry.retry_after(response.headers, now),
-            host_failures=self._frontier.state(host).failures,
+            host_failures=controller.failures,
         )
         if wait is None:
             return False

@@ -54,10 +54,9 @@ async def test_ten_minutes_without_the_host_cost_no_page_and_few_requests() -> N
     outage = Outage(clock, 10, 610)
     async with LocalSite() as site:
         site.route("*", outage)
-        settings = {"politeness": {**POLITENESS, "circuit_failures": 5}, "retry": {"times": 5, "base_seconds": 1}}
-        run = await run_spider(Many, args={"site": site.url}, settings=settings, clock=clock)
+        run = await run_spider(Many, args={"site": site.url}, settings={"politeness": POLITENESS}, clock=clock)
     assert len(run.items) == PAGES
-    assert outage.asked <= 12
+    assert outage.asked <= 25
     assert len(site.journal) <= 1.6 * PAGES
 
 

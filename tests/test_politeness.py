@@ -237,6 +237,35 @@ def test_answers_that_are_none(answer: Answer) -> None:
     assert not is_trouble(answer)
 
 
+def test_a_row_of_first_tries_that_fail_is_the_hosts_fault_if_it_answered_well_before() -> None:
+    host = after(controller(), GOOD, *[BUSY] * 4)
+    assert not host.is_to_blame(0, NOW), "one broken page fails as often"
+    host.observe(BUSY, NOW)
+    assert host.is_to_blame(0, NOW)
+    assert not host.is_to_blame(1, NOW), "it was counted before"
+    stranger = after(controller(), *[BUSY] * 9)
+    assert not stranger.is_to_blame(0, NOW)
+    hurried = after(controller(HostRule(delay=0.0)), GOOD, *[BUSY] * 9)
+    assert not hurried.is_to_blame(0, NOW), "it would be sent again and again"
+
+
+def test_a_probe_that_failed_is_the_hosts_fault_whatever_was_tried_before() -> None:
+    host = failing(was_good=False)
+    host.observe(BUSY, NOW + 50)
+    assert host.is_to_blame(3, NOW + 50)
+
+
+def test_a_turn_given_ahead_waits_a_delay_after_what_was_really_sent() -> None:
+    host = controller()
+    host.take(NOW, 0.0)
+    host.take(NOW + 0.5, 0.0)  # an inline fetch, which waits for its turn
+    host.sent(NOW + 0.2)
+    assert host.early_by(NOW + 0.5) == pytest.approx(0.2)
+    assert host.early_by(NOW + 0.7) == pytest.approx(0.0)
+    host.block(NOW + 5, Pause.RETRY_AFTER)
+    assert host.early_by(NOW + 0.7) == pytest.approx(4.3)
+
+
 # -- over restarts ---------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from crawler.frontier.layout import (
     FORMAT,
     ID,
     MAX_DATABASES,
+    NUMBER_AT,
     PAIR,
     SEEN,
     Peek,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 __all__ = ["DiskStore"]
 
 _ORIGIN_BYTES = 12
-_NUMBER_AT = 6  # in an order
 _SUMMED = 200_000
 """Known requests that are added up at every opening (a million take 0.2 s); more of them after a restart of the
 machine, and when `crawler jobs repair` looks. A process that dies does not change what stands in a file."""
@@ -358,7 +358,7 @@ class DiskStore:
     # -- queue -------------------------------------------------------------------------------------------------------
 
     def put(self, host: int, order: bytes, row: Row) -> None:
-        number = order[_NUMBER_AT:]
+        number = order[NUMBER_AT:]
         try:
             self._txn.put(ID.pack(host) + order, b"", db=self._queue)
             self._txn.put(number, pack_row(number, row), db=self._records)
@@ -366,7 +366,7 @@ class DiskStore:
             raise self._failure("write", error) from error
 
     def get(self, host: int, order: bytes) -> Row:
-        number = order[_NUMBER_AT:]
+        number = order[NUMBER_AT:]
         try:
             return self._row(number, self._txn.get(number, db=self._records))
         except lmdb.Error as error:
@@ -375,7 +375,7 @@ class DiskStore:
     def delete(self, host: int, order: bytes) -> None:
         try:
             self._txn.delete(ID.pack(host) + order, db=self._queue)
-            self._txn.delete(order[_NUMBER_AT:], db=self._records)
+            self._txn.delete(order[NUMBER_AT:], db=self._records)
         except lmdb.Error as error:
             raise self._failure("write", error) from error
 
@@ -394,7 +394,7 @@ class DiskStore:
 
     def defer(self, host: int, due: float, order: bytes, row: Row) -> None:
         with self._translated("write"):
-            number = order[_NUMBER_AT:]
+            number = order[NUMBER_AT:]
             self._txn.put(PAIR.pack(host, milliseconds(due)) + order, b"", db=self._deferred)
             self._txn.put(number, pack_row(number, row), db=self._records)
 

@@ -33,6 +33,7 @@ __all__ = [
     "FORMAT",
     "ID",
     "MAX_DATABASES",
+    "NUMBER_AT",
     "ORDER",
     "PAIR",
     "SEEN",
@@ -55,6 +56,8 @@ PAIR = struct.Struct(">IQ")
 """A host's id and a fingerprint, or a time in milliseconds."""
 ORDER = struct.Struct(">IHHI")
 """0x7FFFFFFF less the priority; the depth, or 0xFFFF less it; the entry's number in two parts."""
+NUMBER_AT = 6
+"""Where the entry's number begins."""
 COUNTERS = struct.Struct(">QQQQ")
 """The value `frontier`: numbers given, entries added, duplicates, entries completed."""
 SEEN = struct.Struct(">QQ")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crawler.contracts import Counts, Entry, Lease, Leased, Outcome, Verdict
 from crawler.errors import JobDamaged
-from crawler.frontier.layout import COUNTERS, ORDER, PAIR
+from crawler.frontier.layout import COUNTERS, NUMBER_AT, ORDER, PAIR
 from crawler.frontier.rows import NO_ORIGIN, Row
 from crawler.frontier.turns import Host, Turns
 
@@ -76,8 +76,7 @@ class LocalFrontier:
         self._schedule = turns.schedule
         self.sent, self.leave, self.enter, self.again = turns.sent, turns.leave, turns.enter, turns.again
         self.observe, self.host, self.regroup = turns.observe, turns.change, turns.regroup
-        self.delay, self.is_paused, self.circuit, self.state = turns.delay, turns.is_paused, turns.circuit, turns.state
-        self.waits = turns.waits
+        self.controller, self.waits = turns.controller, turns.waits
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
@@ -163,6 +162,11 @@ class LocalFrontier:
         depth = _DEEPEST - depth if self._depth_first else depth
         return ORDER.pack(0x7FFFFFFF - priority, depth, self._sequence >> 32, self._sequence & 0xFFFFFFFF)
 
+    def _next_number(self) -> bytes:
+        """The end of an order, behind all others."""
+        self._sequence += 1
+        return self._sequence.to_bytes(ORDER.size - NUMBER_AT)
+
     def _enqueue(self, host: Host, order: bytes, row: Row, not_before: float, now: float) -> None:
         if not_before > now:
             self._store.defer(host.id, not_before, order, row)
@@ -230,9 +234,11 @@ class LocalFrontier:
                 self._schedule(host)
                 continue
             row = self._store.get(host.id, order)
+            self._store.delete(host.id, order)
             if verdict is Verdict.RETRY:
                 row = row._replace(attempt=row.attempt + 1, record=record or row.record)
-            self._store.delete(host.id, order)
+                if row.filtered:  # the others are told apart by their numbers
+                    order = order[:NUMBER_AT] + self._next_number()
             self._enqueue(host, order, row, not_before, now)
 
     def at_work(self, lease: Lease | None) -> None:

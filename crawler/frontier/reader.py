@@ -23,7 +23,7 @@ from crawler.cookies.suffixes import registrable_domain
 from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
 from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
-from crawler.frontier.layout import FINGERPRINT, ID, MAX_DATABASES, ORDER, PAIR
+from crawler.frontier.layout import FINGERPRINT, ID, MAX_DATABASES, NUMBER_AT, ORDER, PAIR
 from crawler.frontier.rows import NO_ORIGIN, Row, unpack_row, unpack_value
 from crawler.politeness import HostState
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FrontierReader"]
 
-_NUMBER_AT = 6
-"""In an order: the key of its row."""
 _HIGHEST = 0x7FFFFFFF
 _DEEPEST = 0xFFFF
 _STATE = msgspec.msgpack.Decoder(HostState)
@@ -223,7 +221,7 @@ class FrontierReader:
             yield Entry(told.host, row.fingerprint, row.record, told.priority, told.depth, due, True, told.origin)
 
     def _row(self, order: bytes) -> Row:
-        number = order[_NUMBER_AT:]
+        number = order[NUMBER_AT:]
         found = self._get(b"records", number)
         row = None if found is None else unpack_row(number, found)
         if row is None:

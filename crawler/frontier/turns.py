@@ -11,7 +11,7 @@ take turns, too.
 Two lanes. A crawl has only so many requests in flight, and a host that takes five seconds to answer holds one for as
 long as a hundred quick answers. So hosts that are slow, or not known yet, may hold only what the quick ones cannot use:
 `concurrency` less the quick ones' demand, which is the sum of latency / delay over them (Little's law), and at least a
-tenth of it. Who finds the slow lane full waits in line beside the heap.
+twelfth of it. Who finds the slow lane full waits in line beside the heap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import math
 from typing import TYPE_CHECKING
 
 from crawler.contracts import Waits
-from crawler.politeness import Answer, Circuit, Controller, HostRule, HostState, Pause
+from crawler.politeness import Answer, Controller, HostRule, HostState, Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,8 +34,8 @@ __all__ = ["Host", "Turns"]
 
 _SLOW_SECONDS = 1.0
 """A host whose answers take longer is slow."""
-_SLOW_SHARE = 10
-"""One part in so many of all requests in flight is always the slow lane's."""
+_SLOW_SHARE = 12
+"""One part in so many of all requests in flight is always the slow lane's: less than a tenth."""
 
 
 class Host:
@@ -109,17 +109,17 @@ class Turns:
     def host(self, name: str) -> Host:
         host = self.hosts.get(name)
         if host is None:
-            controller = self._controller(name if self._group is None else self._group(name))
+            controller = self._controller_of(name if self._group is None else self._group(name))
             controller.members += 1
             host = self.hosts[name] = Host(name, self._store.host_id(name), controller)
         return host
 
-    def _controller(self, name: str) -> Controller:
+    def _controller_of(self, name: str) -> Controller:
         controller = self._controllers.get(name)
         if controller is None:
             saved = self._store.host_state(name)
             if saved is not None and saved.group and self._by_address:
-                return self._controller(saved.group)
+                return self._controller_of(saved.group)
             controller = self._controllers[name] = Controller(name, self._rule(name))
             if saved is not None and not saved.group:
                 controller.restore(saved, self._resumed)
@@ -131,7 +131,7 @@ class Turns:
         before = state.controller
         if before.name == group:
             return False
-        after = self._controller(group)
+        after = self._controller_of(group)
         before.members -= 1
         after.members += 1
         slow = min(before.slow_taken, state.taken)
@@ -172,7 +172,7 @@ class Turns:
             controller = host.controller
             if controller.taken >= controller.places or controller.turn > now:  # another of its group was faster
                 self.schedule(host)
-            elif self._slow >= self._slow_places and self._is_slow(controller):
+            elif self._slow + 1 > self._slow_places and self._is_slow(controller):
                 self._in_line.append(host)
             else:
                 return host
@@ -180,7 +180,7 @@ class Turns:
 
     def next(self) -> float | None:
         """When the next turn is; None: nobody has one."""
-        while self._in_line and self._slow < self._slow_places:
+        while self._in_line and self._slow + 1 <= self._slow_places:
             self.schedule(self._in_line.popleft())
         heap = self._heap
         while heap and heap[0][3].turn != heap[0][0]:
@@ -246,7 +246,7 @@ class Turns:
     def sent(self, name: str, at: float) -> None:
         """See `Frontier.sent`."""
         host = self.hosts[name]
-        if host.controller.sent(at):
+        if host.controller.delay and host.controller.sent(at):
             self.schedule(host)
 
     def leave(self, name: str, now: float, *, unused: bool = False) -> None:
@@ -304,21 +304,9 @@ class Turns:
             controller.block(blocked_until, pause)
         self.schedule(host)
 
-    def delay(self, name: str) -> float:
-        """See `Frontier.delay`."""
-        return self.host(name).controller.delay
-
-    def is_paused(self, name: str, now: float) -> bool:
-        """See `Frontier.is_paused`."""
-        return self.host(name).controller.blocked_until > now
-
-    def circuit(self, name: str, now: float) -> Circuit:
-        """See `Frontier.circuit`."""
-        return self.host(name).controller.circuit(now)
-
-    def state(self, name: str) -> HostState:
-        """See `Frontier.state`."""
-        return self.host(name).controller.state()
+    def controller(self, name: str) -> Controller:
+        """See `Frontier.controller`."""
+        return self.host(name).controller
 
     def waits(self, now: float) -> Waits:
         """See `Frontier.waits`."""

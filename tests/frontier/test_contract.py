@@ -181,6 +181,14 @@ async def test_nothing_is_leased_before_its_time(opened):
         assert await leased(frontier, now=NOW + 10) == [1]
 
 
+async def test_a_retried_entry_comes_after_those_of_its_depth_that_were_not_tried(opened):
+    async with opened() as frontier:
+        frontier.add([entry(0), entry(1), entry(2), entry(3, depth=1)], NOW)
+        (lease,) = (await frontier.lease(1, NOW)).leases
+        frontier.complete([Outcome(lease, Verdict.RETRY)], NOW)
+        assert await leased(frontier) == [1, 2, 0, 3]
+
+
 async def test_a_released_entry_goes_back_to_its_place_with_its_attempts_unchanged(opened):
     async with opened() as frontier:
         frontier.add([entry(1), entry(2)], NOW)
@@ -313,7 +321,7 @@ async def test_a_host_that_errs_is_asked_more_slowly(opened):
         frontier.add([entry(i) for i in range(3)], NOW)
         assert await leased(frontier, now=NOW) == [0]
         frontier.observe("a.test:80", Answer(503), NOW)
-        assert frontier.delay("a.test:80") == 2.0
+        assert frontier.controller("a.test:80").delay == 2.0
         assert await leased(frontier, now=NOW + 1.9) == []
         assert await leased(frontier, now=NOW + 2) == [1]
 
@@ -322,8 +330,8 @@ async def test_a_host_that_asks_for_a_pause_gets_it_and_nobody_else(opened):
     async with opened(rule=POLITE) as frontier:
         frontier.add([entry(1), entry(2, host="b.test:80")], NOW)
         frontier.observe("a.test:80", Answer(429, retry_after=100.0), NOW)
-        assert frontier.is_paused("a.test:80", NOW + 99)
-        assert not frontier.is_paused("b.test:80", NOW)
+        assert frontier.controller("a.test:80").is_paused(NOW + 99)
+        assert not frontier.controller("b.test:80").is_paused(NOW)
         assert await leased(frontier, now=NOW + 99) == [2]
         assert await leased(frontier, now=NOW + 100) == [1]
 
@@ -333,12 +341,12 @@ async def test_after_too_many_failures_one_probe_goes_when_the_pause_is_over(ope
         frontier.add([entry(i) for i in range(9)], NOW)
         for _ in range(20):
             frontier.observe("a.test:80", Answer(503), NOW)
-        assert frontier.circuit("a.test:80", NOW) is Circuit.OPEN
+        assert frontier.controller("a.test:80").circuit(NOW) is Circuit.OPEN
         assert await leased(frontier, now=NOW + 59) == []
         assert await leased(frontier, now=NOW + 500) == [0]
         assert await leased(frontier, now=NOW + 1000) == [], "one probe at a time"
         frontier.observe("a.test:80", Answer(200, latency=0.1), NOW + 1000)
-        assert frontier.circuit("a.test:80", NOW + 1000) is Circuit.CLOSED
+        assert frontier.controller("a.test:80").circuit(NOW + 1000) is Circuit.CLOSED
         assert await leased(frontier, now=NOW + 2000) == [1]
 
 
@@ -348,11 +356,11 @@ async def test_what_waits_for_a_host_that_is_given_up_comes_at_once(opened):
         for now in (*[NOW] * 20, NOW + 60, NOW + 1000):
             frontier.observe("a.test:80", Answer(reason="connect_refused"), now)
         now = NOW + 1100
-        assert frontier.circuit("a.test:80", now) is Circuit.DOWN
+        assert frontier.controller("a.test:80").circuit(now) is Circuit.DOWN
         for number in range(3):
             assert await leased(frontier, now=now) == [number]
             frontier.leave("a.test:80", now, unused=True)
-        assert frontier.state("a.test:80").last_trouble == "connect_refused"
+        assert frontier.controller("a.test:80").state().last_trouble == "connect_refused"
 
 
 async def test_hosts_of_one_group_share_its_turns_and_places(opened):

@@ -280,11 +280,11 @@ async def test_a_hosts_delay_that_came_back_down_is_as_configured_after_a_restar
         frontier.add([entry(1)], NOW)
         frontier.host("a.test:80", delay=8.0)
         await frontier.commit({}, NOW)
-        assert frontier.delay("a.test:80") == 8.0
+        assert frontier.controller("a.test:80").delay == 8.0
         frontier.host("a.test:80", delay=2.0)
         await frontier.commit({}, NOW)
     async with frontier_in(tmp_path, slower) as frontier:
-        assert frontier.delay("a.test:80") == 3.0, "what was configured meanwhile counts"
+        assert frontier.controller("a.test:80").delay == 3.0, "what was configured meanwhile counts"
 
 
 async def test_a_host_with_nothing_waiting_has_its_next_turn_a_delay_after_the_last_one_over_a_restart(tmp_path):

@@ -92,7 +92,7 @@ async def test_what_happened_to_one_of_a_group_holds_for_all_of_it() -> None:
     async with in_memory(group=lambda host: "all") as frontier:
         frontier.add([entry(1, "a.test:80"), entry(2, "b.test:80")], NOW)
         frontier.observe("a.test:80", Answer(429, retry_after=100.0), NOW)
-        assert frontier.is_paused("b.test:80", NOW + 99)
+        assert frontier.controller("b.test:80").is_paused(NOW + 99)
         assert (await frontier.lease(9, NOW + 99)).next_due == NOW + 100
 
 
@@ -111,7 +111,7 @@ async def test_the_group_of_an_address_survives_a_restart_while_it_is_wanted(tmp
         await frontier.commit({}, NOW)
     async with on_disk(tmp_path, by_address=still) as frontier:
         frontier.resume(NOW + 1)
-        assert frontier.is_paused("b.test:80", NOW + 2) is still
+        assert frontier.controller("b.test:80").is_paused(NOW + 2) is still
 
 
 # -- over a restart --------------------------------------------------------------------------------------------------
@@ -124,11 +124,11 @@ async def test_how_a_host_is_treated_survives_with_its_reasons(tmp_path: Path) -
         frontier.host("a.test:80", crawl_delay=7.0)
         for _ in range(20):
             frontier.observe("a.test:80", Answer(503), NOW)
-        before = frontier.state("a.test:80")
+        before = frontier.controller("a.test:80").state()
         await frontier.commit({}, NOW)
     async with on_disk(tmp_path, by_address=False) as frontier:
         frontier.resume(NOW + 1)
-        state = frontier.state("a.test:80")
+        state = frontier.controller("a.test:80").state()
     assert state._replace(next_start=0.0) == before._replace(next_start=0.0)
     assert (state.pause, state.failures, state.crawl_delay) == (Pause.CIRCUIT, 20, 7.0)
 
