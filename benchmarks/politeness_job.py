@@ -1,4 +1,4 @@
-"""What `politeness.py` crawls with: `crawler run politeness_job.py:Manners`, a process each time, in a folder of its own.
+"""What `politeness.py` crawls with: `crawler run politeness_job.py:Manners`, in a process and a folder of its own.
 
 The spider goes to the first page of each host and follows every link; files are saved as streams, and pages that name
 something to fetch inline fetch it. At its end it writes to `usage.json` what CPU the process has used, and what part of
@@ -31,7 +31,7 @@ SECONDS = 300.0
 """A process that takes longer hangs."""
 _TIMED = "POLITENESS_TIMED"
 """In the environment of a process whose calls to the frontier are timed."""
-SCHEDULING = ("lease", "sent", "leave", "enter", "again", "observe", "host", "complete", "is_paused", "circuit", "delay")
+SCHEDULING = ("lease", "sent", "leave", "enter", "again", "observe", "host", "complete", "is_paused", "circuit")
 """What takes turns at hosts. `add` and `seen`, which every link pays for, have nothing to do with them."""
 
 
@@ -60,16 +60,15 @@ class Manners(Spider):
         return {"url": response.url}
 
     async def closed(self, reason: str) -> None:
-        used = {"cpu_seconds": time.process_time(), "frontier_seconds": _spent, "scheduled": _calls}
+        used = {"cpu_seconds": time.process_time(), **_spent}
         Path("usage.json").write_text(json.dumps(used))
 
 
-_spent = 0.0
-_calls = 0
+_spent = {"frontier_seconds": 0.0, "frontier_calls": 0}
 
 
 def _time_frontier() -> None:
-    """From here on each new frontier's calls are timed: by the wall, as a CPU clock costs as much as what it measures."""
+    """From here on each new frontier's calls are timed, by the wall: a CPU clock costs as much as what it measures."""
     made = LocalFrontier.__init__
 
     def init(self: LocalFrontier, *args: Any, **options: Any) -> None:
@@ -83,11 +82,10 @@ def _time_frontier() -> None:
 
 def _timed(call: Callable[..., Any]) -> Callable[..., Any]:
     def timed(*args: Any, **options: Any) -> Any:
-        global _spent, _calls
         began = time.perf_counter()
         result = call(*args, **options)
-        _spent += time.perf_counter() - began
-        _calls += 1
+        _spent["frontier_seconds"] += time.perf_counter() - began
+        _spent["frontier_calls"] += 1
         return result
 
     return timed
@@ -95,11 +93,10 @@ def _timed(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _timed_lease(call: Callable[..., Any]) -> Callable[..., Any]:
     async def timed(want: int, now: float) -> Any:
-        global _spent, _calls
         began = time.perf_counter()
         result = await call(want, now)  # a local frontier never waits here
-        _spent += time.perf_counter() - began
-        _calls += 1
+        _spent["frontier_seconds"] += time.perf_counter() - began
+        _spent["frontier_calls"] += 1
         return result
 
     return timed

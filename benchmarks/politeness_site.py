@@ -1,5 +1,5 @@
-"""The hosts that `politeness.py` has crawled, in the benchmark's own process: each has an address of its own in 127/8 and
-a script of what it does, and every request to any of them is a line of the journal.
+"""The hosts that `politeness.py` has crawled, in the benchmark's own process: each has an address of its own in 127/8
+and a script of what it does, and every request to any of them is a line of the journal.
 
 A bare `asyncio.Protocol`, so that serving costs a tenth of what asking does. A request arrives when its head has been
 read, and ends when the last byte of the answer was handed to the system, or the connection was lost before.
@@ -29,6 +29,7 @@ _WAITING = 4096
 _ERRORS = (500, 502, 503, 504)
 _ASKS = (3, 6)
 """Pages whose first answer asks to be left alone for a while."""
+_TICK_SECONDS = 0.002
 _FILLER = "<p>The harbour lies still and the lanterns along the quay are lit before the boats come home.</p>\n" * 10
 
 
@@ -50,10 +51,12 @@ class Script(NamedTuple):
 class Hit:
     """One request. Times are of `time.monotonic`."""
 
-    __slots__ = ("arrived", "ended", "host", "kind", "path", "status", "wait_until")
+    __slots__ = ("after", "arrived", "ended", "host", "kind", "path", "status", "wait_until")
 
-    def __init__(self, host: int, path: str) -> None:
+    def __init__(self, host: int, path: str, after: float) -> None:
         self.host = host
+        self.after = after
+        """It came after this: then everything that was there had been read."""
         self.path = path
         self.kind = path[1:].partition("/")[0] or "page"
         """`page`, `hop`, `inline`, `file`, `robots.txt`, `moved` (a robots.txt that another one redirects to)."""
@@ -107,6 +110,8 @@ class Site:
         self.rng = Random(f"politeness {seed}")
         self.asked: set[tuple[int, int]] = set()
         """(host, page) where somebody was told to wait already."""
+        self.ticks = (0.0, 0.0)
+        """When the loop was seen to turn, the time before last and last."""
         self._bodies: dict[tuple[str, int, int], bytes] = {}
 
     async def __aenter__(self) -> Site:
@@ -114,9 +119,15 @@ class Site:
         self.port = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=_WAITING)
+        self._tick()
         return self
 
+    def _tick(self) -> None:
+        self.ticks = self.ticks[1], time.monotonic()
+        self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
     async def __aexit__(self, *exc: object) -> None:
+        self._ticking.cancel()
         self._server.close()
 
     def paths(self, host: int) -> set[str]:
@@ -176,7 +187,7 @@ class _Connection(asyncio.Protocol):
             first, *fields = head.split("\r\n")
             name = next(field[5:].strip() for field in fields if field[:5].lower() == "host:")
             third, fourth = name.partition(":")[0].split(".")[2:]
-            self._answer(Hit(int(third) * 256 + int(fourth) - 2, first.split(" ", 2)[1]))
+            self._answer(Hit(int(third) * 256 + int(fourth) - 2, first.split(" ", 2)[1], self._site.ticks[0]))
 
     def _answer(self, hit: Hit) -> None:
         self._hit = hit
