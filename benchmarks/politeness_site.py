@@ -214,6 +214,8 @@ class _Connection(asyncio.Protocol):
         self._send(hit, 200, f"User-agent: *\n{delay}Allow: /\n".encode(), "Content-Type: text/plain\r\n")
 
     def _page(self, hit: Hit, script: Script, number: int) -> None:
+        if self._transport.is_closing():
+            return
         if hit.kind == "hop":
             self._send(hit, 302, b"", f"Location: /page/{number}\r\n")
         elif hit.kind == "file":
