@@ -49,6 +49,7 @@ SECTIONS = ("gaps", "kill", "efficiency", "retries", "outage", "model")
 RESULTS = ROOT / "benchmarks" / "results"
 STEADY = {"politeness.jitter": 0, "politeness.adaptive": "false", "retry.times": 10, "retry.max_seconds": 4}
 """The delay is what the setting says; retries are many and soon, so that a site with errors does not take minutes."""
+HASTY = {"retry.base_seconds": 0.1, "retry.max_seconds": 0.2}
 CHILD_SECONDS = 240
 """A simulation that takes longer is given up."""
 CROWD = 256
@@ -156,8 +157,9 @@ async def gaps(bench: Bench) -> None:
     pages, wait = bench.size(20, 8), bench.size(3, 1)
     scripts = [Script(kind, pages=pages, wait=wait) for kind in KINDS for _ in range(each)]
     delay = bench.size(0.2, 0.1)
+    settings = {"politeness.delay_seconds": delay, **STEADY, **bench.size({}, HASTY)}
     async with Site(scripts, bench.seed) as site:
-        job = await crawl(bench, "steady", site, {"politeness.delay_seconds": delay, **STEADY})
+        job = await crawl(bench, "steady", site, settings)
         judge_gaps(bench, "steady", site, delay)
         judge_rest(bench, site, job)
     if not bench.quick:
@@ -226,7 +228,7 @@ async def kill(bench: Bench) -> None:
     delay = bench.size(1.0, 0.1)
     scripts = [script._replace(crawl_delay=2 * delay) for script in scripts]
     rng = Random(f"kill {bench.seed}")
-    settings = {"politeness.delay_seconds": delay, **STEADY}
+    settings = {"politeness.delay_seconds": delay, **STEADY, **bench.size({}, HASTY)}
     async with Site(scripts, bench.seed) as site:
         job = Job(bench.home / "kill", len(scripts), site.port, settings)
         points = [rng.randint(len(scripts) * 2, len(scripts) * 4) for _ in range(bench.size(3, 1))]
@@ -290,9 +292,7 @@ async def efficiency(bench: Bench) -> None:
 async def retries(bench: Bench) -> None:
     scripts = [Script("errors", bench.size(50, 10), (0.02, 0.1))] * bench.size(10, 2)
     delay = bench.size(0.1, 0.05)
-    settings = {"politeness.delay_seconds": delay, "retry.times": 10}
-    if bench.quick:
-        settings |= {"retry.max_seconds": 0.2, "retry.base_seconds": 0.1}
+    settings = {"politeness.delay_seconds": delay, "retry.times": 10, **bench.size({}, HASTY)}
     async with Site(scripts, bench.seed) as site:
         await crawl(bench, "retries", site, settings)
         wanted, missing = journal.pages(site)
