@@ -13,8 +13,9 @@ says of itself counts, but for its CPU time.
     efficiency  pages over those that politeness allows, for hosts that answer in 0.1 to 0.3 s
     retries     a site that fails three requests in ten
     outage      hosts that fail for ten minutes, without the wire, in the time of a fake clock (politeness_outage.py)
-    model       the frontier alone, without the wire and in a time of its own: 1,000 hosts, 200 of which take 5 s, and
-                10,000 hosts (politeness_model.py)
+    model       the frontier alone, without the wire and in a time of its own: 1,000 hosts, and 800 beside 200 that
+                take 5 s to answer (politeness_model.py)
+    many        the same for 10,000 hosts: memory, CPU, who waits
 
 Writes `benchmarks/results/politeness.json` and `.md`; not with `--quick`, which is tiny and fails only for what does
 not depend on the machine. Exit code 1 where a check fails.
@@ -27,6 +28,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import math
 import os
 import sys
 import tempfile
@@ -45,12 +47,12 @@ from politeness_site import KINDS, Script, Site
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-SECTIONS = ("gaps", "kill", "efficiency", "retries", "outage", "model")
+SECTIONS = ("gaps", "kill", "efficiency", "retries", "outage", "model", "many")
 RESULTS = ROOT / "benchmarks" / "results"
 STEADY = {"politeness.jitter": 0, "politeness.adaptive": "false", "retry.times": 10, "retry.max_seconds": 4}
 """The delay is what the setting says; retries are many and soon, so that a site with errors does not take minutes."""
 HASTY = {"retry.base_seconds": 0.1, "retry.max_seconds": 0.2}
-CHILD_SECONDS = 240
+CHILD_SECONDS = 180
 """A simulation that takes longer is given up."""
 CROWD = 256
 """Requests in flight where hosts, not the crawl, are to be the limit."""
@@ -332,7 +334,6 @@ async def model(bench: Bench) -> None:
         about = f"{hosts} simulated hosts of 20 pages, {delays(adaptive)}: achieved / allowed"
         bench.check(about, f"{found['efficiency']:.3f}", ">= 0.95", found["efficiency"] >= 0.95)
     fairness(bench)
-    many(bench)
 
 
 def delays(adaptive: bool) -> str:
@@ -353,21 +354,26 @@ def fairness(bench: Bench) -> None:
             about = f"{quick} of {quick + slow} hosts beside {slow} of 5 s, {concurrency} in flight, {delays(adaptive)}"
             said = f"{ratio:.3f} of their rate alone ({rates[0]:.0f} of {rates[1]:.0f} pages/s)"
             bench.check(about, said, ">= 0.9", bench.quick or ratio >= 0.9)
+            first = [found["last_met"] if found["met"] == quick else math.inf for found in (both, alone)]
+            said = f"{first[0]:.0f} s, alone {first[1]:.0f} s" + (
+                f" ({both['met']} met)" if first[0] == math.inf else ""
+            )
+            bench.check("until each of them was met", said, "<= 3 times", bench.quick or first[0] <= 3 * first[1])
             judge_waits(bench, quick, both, enough=concurrency >= 1024)
 
 
 def judge_waits(bench: Bench, quick: int, both: dict[str, Any], *, enough: bool) -> None:
     """How long hosts waited; where there is room for all, never more than three times what it would be ideally."""
-    first = f"all met after {both['last_met']:.0f} s" if both["met"] == quick else f"only {both['met']} of them met"
     longest = [f"{wait['times']:.1f} ({wait['waited']:.1f} s)" for wait in (both["quick_wait"], both["slow_wait"])]
     mean = both["seconds"] * quick / max(both["quick_pages"], 1)
-    said = f"{longest[0]}, of the slow {longest[1]}; the quick ones' mean is {mean:.2f} s; {first}"
+    said = f"{longest[0]}, of the slow {longest[1]}; the quick ones' mean is {mean:.2f} s"
     most = max(both["quick_wait"]["times"], both["slow_wait"]["times"])
-    ok = not enough or (most <= 3 and both["met"] == quick)
-    bench.check("longest wait between two starts, over the ideal", said, "<= 3" if enough else "", ok)
+    bench.check(
+        "longest wait between two starts, over the ideal", said, "<= 3" if enough else "", not enough or most <= 3
+    )
 
 
-def many(bench: Bench) -> None:
+async def many(bench: Bench) -> None:
     hosts = bench.size(10_000, 200)
     for timed, name in ((True, "allocated by Python"), (False, "anonymous memory")):
         found = child("politeness_model.py", {"memory": True, "hosts": hosts, "delay": 1, "timed": timed})
@@ -433,6 +439,7 @@ RUNS = {
     "retries": retries,
     "outage": outage,
     "model": model,
+    "many": many,
 }
 
 if __name__ == "__main__":

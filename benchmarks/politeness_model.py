@@ -78,7 +78,7 @@ class Seen(NamedTuple):
     efficiency: float
     """Time that turns took as they were dealt out, over the time for which hosts had work."""
     quick_wait: Wait
-    """The longest between two starts of a host that is not slow."""
+    """The longest between two starts of a host that is not slow, or since its last one, or for its first one."""
     slow_wait: Wait
     met: int
     """Hosts that are not slow and had a start at all, of `hosts - slow`."""
@@ -158,6 +158,9 @@ class Model:
                 self._epochs += self._clock() - began
             while self._events and self._events[0][0] <= now:
                 self._answer(frontier, now)
+        if self.load.seconds < math.inf:  # who waits at the end has waited, too
+            for number, asked in enumerate(self._asked):
+                self._note_wait(asked, self._names[number], now, self._is_slow(number))
         return now
 
     async def _lease(self, frontier: LocalFrontier, now: float) -> float | None:
@@ -195,7 +198,10 @@ class Model:
 
     def _note_wait(self, asked: _Asked, host: str, now: float, is_slow: bool) -> None:
         """Ideally a start comes a spacing after the one before, or when one of two places is free."""
-        waited, ideal = now - asked.last, max(asked.spacing, asked.latency / 2)
+        if asked.last < 0.0:
+            waited, ideal = now - _START, self.load.delay
+        else:
+            waited, ideal = now - asked.last, max(asked.spacing, asked.latency / 2)
         if ideal and waited / ideal > self._waits[is_slow].times:
             self._waits[is_slow] = Wait(waited / ideal, host, waited, ideal)
 
