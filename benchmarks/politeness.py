@@ -156,9 +156,8 @@ def save(sections: Sequence[Section], options: argparse.Namespace) -> None:
 
 async def gaps(bench: Bench) -> None:
     each = bench.size(5, 1)
-    pages, wait = bench.size(20, 8), bench.size(3, 1)
-    scripts = [Script(kind, pages=pages, wait=wait) for kind in KINDS for _ in range(each)]
-    delay = bench.size(0.2, 0.1)
+    pages, wait, delay = bench.size((20, 3, 0.2), (7, 1, 0.05))
+    scripts = [Script(kind, pages, crawl_delay=2 * delay, wait=wait) for kind in KINDS for _ in range(each)]
     settings = {"politeness.delay_seconds": delay, **STEADY, **bench.size({}, HASTY)}
     async with Site(scripts, bench.seed) as site:
         job = await crawl(bench, "steady", site, settings)
@@ -227,7 +226,7 @@ def hops(site: Site) -> int:
 async def kill(bench: Bench) -> None:
     each = bench.size(4, 1)
     scripts = [Script(kind, pages=bench.size(14, 6), wait=bench.size(5, 1)) for kind in KINDS for _ in range(each)]
-    delay = bench.size(1.0, 0.1)
+    delay = bench.size(1.0, 0.05)
     scripts = [script._replace(crawl_delay=2 * delay) for script in scripts]
     rng = Random(f"kill {bench.seed}")
     settings = {"politeness.delay_seconds": delay, **STEADY, **bench.size({}, HASTY)}

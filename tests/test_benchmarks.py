@@ -99,11 +99,11 @@ def test_there_is_a_record_for_both_workloads() -> None:
 # -- politeness.py ----------------------------------------------------------------------------------------------------
 
 
-def test_a_crawl_and_a_killed_one_are_judged_by_the_journals_of_their_hosts() -> None:
-    command = [sys.executable, str(BENCHMARKS / "politeness.py"), "--quick", "--only", "gaps,kill", "--seed", "1"]
+def test_a_killed_crawl_is_judged_by_the_journals_of_its_hosts() -> None:
+    command = [sys.executable, str(BENCHMARKS / "politeness.py"), "--quick", "--only", "kill", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "pages got: 78 of 78" in done.stdout
+    assert "pages got: 60 of 60" in done.stdout
     assert "SIGKILLs" in done.stdout
 
 
