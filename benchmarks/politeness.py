@@ -28,7 +28,6 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
-import math
 import os
 import sys
 import tempfile
