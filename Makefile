@@ -19,7 +19,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench instructions growth streams kill frontier flood durable clean
+.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood durable clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ streams: $(VENV)/installed ## what 1 GiB to disk costs, beside a hand-written ai
 
 kill: $(VENV)/installed ## 50 kills, 20 SIGTERMs, kills while recovering, 300 torn files: is every item there once?
 	$(BIN)/python benchmarks/kill.py $(ARGS)
+
+politeness: $(VENV)/installed ## what hosts see of a crawl's manners, and what of their patience it uses (ARGS=--quick: does it work?)
+	$(BIN)/python benchmarks/politeness.py $(ARGS)
 
 frontier: $(VENV)/installed ## what the frontier costs from 10,000 to 10 million URLs (ARGS="--sizes 1e4,1e5" is quicker)
 	$(BIN)/python benchmarks/frontier.py $(ARGS)

@@ -94,3 +94,119 @@ def test_where_nothing_is_recorded_it_is_said_and_no_failure(record: Any) -> Non
 def test_there_is_a_record_for_both_workloads() -> None:
     recorded = json.loads((BENCHMARKS / "instructions" / "record.json").read_text())
     assert {name for name, figures in recorded["workloads"].items() if "3.11" in figures} == {"links", "bare"}
+
+
+# -- politeness.py ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_crawl_is_judged_by_the_journals_of_its_hosts() -> None:
+    command = [sys.executable, str(BENCHMARKS / "politeness.py"), "--quick", "--only", "kill", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "pages got: 60 of 60" in done.stdout
+    assert "SIGKILLs" in done.stdout
+
+
+@pytest.fixture
+def journal(scripts: Any) -> Any:
+    """`politeness_journal`, with `site(hits)`: one plain host of four pages, whose journal is (path, arrival,
+    end, status) each."""
+    module, sites = scripts("politeness_journal"), scripts("politeness_site")
+
+    def site(*hits: tuple[str, float, float, int]) -> Any:
+        made = sites.Site([sites.Script(pages=4)], 1)
+        for path, arrived, ended, status in hits:
+            hit = sites.Hit(0, path, after=arrived - 0.002)
+            hit.arrived, hit.ended, hit.status = arrived, ended, status
+            made.journal.note(hit)
+        return made
+
+    module.site = site
+    return module
+
+
+def pages(*arrivals: float, took: float = 0.1) -> list[tuple[str, float, float, int]]:
+    return [(f"/page/{number}", at, at + took, 200) for number, at in enumerate(arrivals)]
+
+
+def test_a_gap_below_the_delay_is_named_unless_it_is_within_5_ms_or_the_journal_was_not_read(journal: Any) -> None:
+    site = journal.site(*pages(1.0, 2.0, 2.997, 3.9, 4.8))
+    site.journal.hits[-2].after = 3.7  # the last gap may have been a second
+    found = journal.gaps(site, lambda script: 1.0)
+    assert (found.short, found.slightly, found.stalled, found.count) == (1, 1, 1, 4)
+    assert found.words == ["903.0 ms instead of 1000: 127.0.0.2/page/2 200, then 127.0.0.2/page/3 200"]
+
+
+def test_a_gap_in_which_the_crawl_was_killed_is_counted_apart(journal: Any) -> None:
+    site = journal.site(*pages(1.0, 2.0, 3.5))
+    site.journal.deaths.append(2.5)
+    found = journal.gaps(site, lambda script: 1.0)
+    assert (found.across, found.least_across) == (1, 1.5)
+
+
+def test_requests_that_overlap_at_a_host_are_counted(journal: Any) -> None:
+    assert journal.concurrency(journal.site(*pages(1.0, 1.1, 1.2, took=0.25))) == (3, "127.0.0.2")
+    assert journal.concurrency(journal.site(*pages(1.0, 1.1, 1.2, took=0.05)))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arrival", "death", "counted"),
+    [
+        (1.3, None, (1, 0, 0)),
+        (1.105, None, (0, 1, 0)),
+        (3.2, None, (0, 0, 0)),
+        (2.5, 2.0, (1, 0, 0)),
+        (2.5, 1.3, (0, 0, 1)),
+    ],
+)
+def test_a_request_is_inside_a_pause_unless_it_was_on_its_way_or_the_pause_died_with_the_crawl(
+    journal: Any, arrival: float, death: float | None, counted: tuple[int, int, int]
+) -> None:
+    site = journal.site(("/page/0", 1.0, 1.1, 429), ("/page/1", arrival, arrival + 0.1, 200))
+    site.journal.hits[0].wait_until = 3.1
+    site.journal.deaths += [] if death is None else [death]
+    found = journal.windows(site)
+    assert found[2:5] == counted
+    assert found.count == 1
+
+
+@pytest.mark.parametrize(("death", "found"), [(None, (1, 0, 1)), (1.3, (1, 1, 0)), (1.9, (1, 0, 1))])
+def test_a_second_robots_txt_is_a_fault_unless_the_first_one_died_with_the_crawl(
+    journal: Any, death: float | None, found: tuple[int, int, int]
+) -> None:
+    site = journal.site(("/robots.txt", 1.0, 1.1, 200), ("/robots.txt", 2.0, 2.1, 200))
+    site.journal.deaths += [] if death is None else [death]
+    more, lost, words = journal.robots(site)
+    assert (more, lost, len(words)) == found
+
+
+def test_pages_that_nobody_got_or_somebody_got_twice_are_named(journal: Any) -> None:
+    site = journal.site(*pages(1.0, 2.0, 3.0), ("/page/2", 4.0, 4.1, 200), ("/page/3", 5.0, 5.1, 503))
+    assert journal.pages(site) == (4, ["127.0.0.2/page/3"])
+    assert journal.repeats(site) == (0, ["127.0.0.2/page/2 200 twice"])
+    site.journal.deaths.append(3.5)
+    assert journal.repeats(site) == (1, [])
+    assert journal.requests_a_page(site) == 5 / 4
+
+
+def test_efficiency_is_what_was_asked_for_over_what_the_delay_allows(journal: Any) -> None:
+    swift = journal.efficiency(journal.site(*pages(1.0, 2.0, 3.0, 4.0)), 1.0, 2, 1.0)
+    assert swift.spaced == pytest.approx(1.0)
+    assert swift.issue == pytest.approx(4 / (4 * 2 / 1.1))
+    halved = journal.efficiency(journal.site(*pages(1.0, 3.0, 5.0, 7.0)), 1.0, 2, 1.0)
+    assert halved.spaced == pytest.approx(4 / 7)
+    slow = journal.efficiency(journal.site(*pages(1.0, 3.0, 5.0, 7.0, took=4.0)), 1.0, 2, 1.0)
+    assert slow.spaced == pytest.approx(1.0)  # two places of a host that takes 4 s: one in 2 s
+
+
+def test_the_simulated_crawl_gets_every_page_and_sees_who_waits(scripts: Any) -> None:
+    model = scripts("politeness_model")
+    seen = model.simulate(model.Load(hosts=20, pages=5, delay=1.0, adaptive=False))
+    assert (seen.pages, seen.hosts_left) == (100, 0)
+    assert 0.99 < seen.efficiency <= 1.0001
+    crowded = model.simulate(model.Load(hosts=20, pages=5, delay=1.0, adaptive=False, concurrency=1, latency=0.2))
+    assert crowded.efficiency < 0.6
+    assert crowded.quick_wait.times > 2
+    slow = model.simulate(model.Load(hosts=20, slow=5, pages=0, seconds=20, warm_up=5, concurrency=8))
+    assert slow.quick_pages > 0.9 * slow.pages
+    assert slow.met == 15
