@@ -182,6 +182,7 @@ class Crawl:
             clock=self.clock.now,
         )
         fetcher = await stack.enter_async_context(downloader)
+        fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         self.engine = self._build(frontier, fetcher, Fingerprinter(key))
 

@@ -330,6 +330,9 @@ Middleware = Callable[["Request", Fetch], Awaitable["Response"]]
 class Fetcher(Protocol):
     """Owns the connections. One per crawl."""
 
+    on_open: Callable[[str], None]
+    """Called with `"name:port"` when a new connection is there, and what it is for is about to go out."""
+
     async def __aenter__(self) -> Fetcher: ...
 
     async def __aexit__(self, *exc: object) -> None: ...

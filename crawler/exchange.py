@@ -181,7 +181,9 @@ class Exchange:
         """Over the wire; the frontier hears when it went out and what came of it."""
         total, host = self._stats.total, urls.host_key(request.url)
         total.requests += is_counted
-        self._frontier.sent(host, self._clock.now())  # at the earliest; the next turn may come before the answer does
+        controller = self._frontier.controller(host)
+        if controller.delay:  # at the earliest; the next turn may come before the answer does
+            self._frontier.sent(host, self._clock.now())
         try:
             response = await fetch(request)
         except FetchError as error:
@@ -190,16 +192,17 @@ class Exchange:
             self._frontier.observe(host, Answer(0, error.reason), now)
             self._stats.by_proxy(error.proxy, failed=True)
             raise
-        self._observe(host, response)
+        self._observe(host, response, controller)
         if is_counted:
             self._count(host, response)
         return response
 
-    def _observe(self, host: str, response: Response) -> None:
+    def _observe(self, host: str, response: Response, controller: Controller) -> None:
         now, status = self._clock.now(), response.status
         latency = response.elapsed_seconds - response.connect_seconds
         pause = self._retry.retry_after(response.headers, now) if status >= 400 else None
-        self._frontier.sent(host, now - latency)
+        if controller.delay:
+            self._frontier.sent(host, now - latency)
         self._frontier.observe(host, Answer(status, "", latency, pause), now)
         if pause is not None:
             self.on_pause()

@@ -105,7 +105,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 def is_trouble(answer: Answer) -> bool:
     """Whether it says that the host is overloaded or ill."""
-    return answer.status in _TROUBLED_STATUSES or answer.reason in _TROUBLED_REASONS
+    return answer.status in _TROUBLED_STATUSES if answer.status else answer.reason in _TROUBLED_REASONS
 
 
 class Circuit(enum.Enum):

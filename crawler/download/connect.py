@@ -103,6 +103,8 @@ class FreshConnections(aiohttp.BaseConnector):
         self._lifetime_seconds = lifetime_seconds or float("inf")
         self._most_open = _half_of_the_files() if most_open is None else most_open
         self._clock = clock
+        self.on_open: Callable[[str, int | None], None] = lambda host, port: None
+        """A connection to this host is there, after a while: what it is for goes out now."""
         self._opened: weakref.WeakKeyDictionary[ResponseHandler, _Opened] = weakref.WeakKeyDictionary()
 
     async def connect(
@@ -119,6 +121,7 @@ class FreshConnections(aiohttp.BaseConnector):
             opened = self._opened.get(protocol)
             if opened is None:
                 self._opened[protocol] = _Opened(self._clock(), _peer(connection))
+                self.on_open(req.connection_key.host, req.connection_key.port)
                 if len(self._opened) > self._most_open:
                     protocol.force_close()
                 return connection

@@ -64,6 +64,7 @@ class Downloader:
         clock: Callable[[], float] = time.time,
     ) -> None:
         http = settings.http
+        self.on_open: Callable[[str], None] = lambda host: None
         self._settings = settings
         self._guard = guard
         self._trace_configs = list(trace_configs)
@@ -100,6 +101,7 @@ class Downloader:
                 timeout=self._timeout,
                 json_serialize=self._dumps,
                 trace_configs=self._trace_configs,
+                on_open=self._opened,
             )
             self._ways = await stack.enter_async_context(ways)
             self._plain = PlainGets(
@@ -118,6 +120,9 @@ class Downloader:
 
     async def __aexit__(self, *exc: Any) -> None:
         await self._stack.aclose()
+
+    def _opened(self, host: str, port: int | None) -> None:
+        self.on_open(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def lookup(self, request: Request) -> asyncio.Future[Any] | None:
         if not self._router.finds_address(request):

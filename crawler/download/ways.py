@@ -68,6 +68,7 @@ class Ways:
         timeout: aiohttp.ClientTimeout,
         json_serialize: Callable[[Any], str],
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        on_open: Callable[[str, int | None], None] = lambda host, port: None,
     ) -> None:
         self._http = settings.http
         self._guard = guard
@@ -78,6 +79,7 @@ class Ways:
         self._timeout = timeout
         self._json_serialize = json_serialize
         self._trace_configs = list(trace_configs)
+        self._on_open = on_open
         self._connectors: dict[str, FreshConnections] = {}
         self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
 
@@ -147,6 +149,7 @@ class Ways:
             from crawler.download.socks import make_socks_connector
 
             connector = make_socks_connector(way, tls=self._tls, local_address=http.local_address, **times)
+        connector.on_open = self._on_open
         self._connectors[way] = connector
         return connector
 

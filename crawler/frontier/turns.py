@@ -8,20 +8,16 @@ When one takes the group's turn, the others' times are out of date; each is put 
 size of the group, never more than that. Among equal times whoever had no turn for longest has it: so a group's hosts
 take turns, too.
 
-Two lanes. A crawl has only so many requests in flight, and a host that takes five seconds to answer holds one for as
-long as a hundred quick answers. So hosts that are slow, or not known yet, may hold only what the quick ones cannot use:
-`concurrency` less the quick ones' demand, which is the sum of latency / delay over them (Little's law), and at least a
-twelfth of it. Who finds the slow lane full waits in line beside the heap.
+Slow hosts may not hold all requests in flight: see `lanes.py`.
 """
 
 from __future__ import annotations
 
-import collections
 import heapq
-import math
 from typing import TYPE_CHECKING
 
 from crawler.contracts import Waits
+from crawler.frontier.lanes import Lanes
 from crawler.politeness import Answer, Controller, HostRule, HostState, Pause
 
 if TYPE_CHECKING:
@@ -32,16 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Host", "Turns"]
 
-_SLOW_SECONDS = 1.0
-"""A host whose answers take longer is slow."""
-_SLOW_SHARE = 12
-"""One part in so many of all requests in flight is always the slow lane's: less than a tenth."""
-
 
 class Host:
     """What waits for one host."""
 
-    __slots__ = ("beyond", "controller", "due", "id", "name", "served", "taken", "turn", "window")
+    __slots__ = ("beyond", "controller", "due", "id", "is_in_line", "name", "served", "taken", "turn", "window")
 
     def __init__(self, name: str, id: int, controller: Controller) -> None:
         self.name = name
@@ -58,6 +49,8 @@ class Host:
         self.served = 0
         """Number of its last turn, among those of all hosts."""
         self.turn: float | None = None
+        self.is_in_line = False
+        """It had its turn, and waits for a place in the slow lane."""
 
     @property
     def has_work(self) -> bool:
@@ -96,13 +89,7 @@ class Turns:
         """Changed since the last save."""
         self._moved: dict[str, str] = {}
         """Hosts that came into another group since then."""
-        self._concurrency = concurrency
-        self._in_line: collections.deque[Host] = collections.deque()
-        """Whose turn it is, while the slow lane is full."""
-        self._slow = 0
-        self._slow_places = math.inf if concurrency is None else float(concurrency)
-        """What the slow lane may hold."""
-        self._demand = 0.0
+        self._lanes = Lanes(concurrency)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
@@ -144,7 +131,7 @@ class Turns:
         self._touched.add(after)
         self._moved[host] = group
         if not before.members:
-            self._change_demand(before, 0.0)
+            self._lanes.claim(before, 0.0)
             self._controllers.pop(before.name, None)
         self._let_in(before)
         self.schedule(state)
@@ -166,28 +153,34 @@ class Turns:
 
     def due(self, now: float) -> Host | None:
         """A host whose turn it is, taken out of the heap: `schedule` it again."""
+        lanes = self._lanes
         while (turn := self.next()) is not None and turn <= now:
-            host = heapq.heappop(self._heap)[3]
-            host.turn = None
+            if lanes.waiting and lanes.has_next:
+                host = lanes.next()
+            else:
+                host = heapq.heappop(self._heap)[3]
+                host.turn = None
             controller = host.controller
             if controller.taken >= controller.places or controller.turn > now:  # another of its group was faster
                 self.schedule(host)
-            elif self._slow + 1 > self._slow_places and self._is_slow(controller):
-                self._in_line.append(host)
-            else:
+            elif lanes.lets_through(controller):
                 return host
+            else:
+                lanes.wait(host)
         return None
 
     def next(self) -> float | None:
         """When the next turn is; None: nobody has one."""
-        while self._in_line and self._slow + 1 <= self._slow_places:
-            self.schedule(self._in_line.popleft())
+        if self._lanes.waiting and self._lanes.has_next:
+            return 0.0
         heap = self._heap
         while heap and heap[0][3].turn != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def schedule(self, host: Host) -> None:
+        if host.is_in_line:
+            return
         controller = host.controller
         if host.window or host.beyond is not None:
             turn = controller.turn
@@ -196,8 +189,8 @@ class Turns:
         else:
             host.turn = None
             self._resting.add(host)
-            if controller.demand:
-                self._change_demand(controller, 0.0)
+            if controller.demand and controller.members == 1:
+                self._lanes.claim(controller, 0.0)
             return
         if controller.taken >= controller.places:
             host.turn = None
@@ -216,9 +209,7 @@ class Turns:
         host.taken += 1
         self._served += 1
         host.served = self._served
-        if self._is_slow(controller):
-            controller.slow_taken += 1
-            self._slow += 1
+        self._lanes.take(controller)
         if controller.delay:
             self._touched.add(controller)
 
@@ -245,8 +236,8 @@ class Turns:
 
     def sent(self, name: str, at: float) -> None:
         """See `Frontier.sent`."""
-        host = self.hosts[name]
-        if host.controller.delay and host.controller.sent(at):
+        host = self.hosts.get(name)
+        if host is not None and host.controller.sent(at):
             self.schedule(host)
 
     def leave(self, name: str, now: float, *, unused: bool = False) -> None:
@@ -255,9 +246,7 @@ class Turns:
         controller = host.controller
         host.taken -= 1
         controller.leave(unused=unused)
-        if controller.slow_taken:
-            controller.slow_taken -= 1
-            self._slow -= 1
+        self._lanes.leave(controller)
         if controller in self._crowded:
             self._let_in(controller)
         self.schedule(host)
@@ -274,9 +263,7 @@ class Turns:
         controller = host.controller
         delay, blocked_until, failures = controller.delay, controller.blocked_until, controller.failures
         controller.observe(answer, now)
-        demand = self._demand_of(controller)
-        if demand != controller.demand:
-            self._change_demand(controller, demand)
+        self._lanes.learn(controller)
         if delay != controller.delay:
             self._touched.add(controller)
         if blocked_until != controller.blocked_until or failures != controller.failures:
@@ -325,25 +312,6 @@ class Turns:
                 ready += 1
         return Waits(ready, delayed, full, paused)
 
-    # -- lanes -------------------------------------------------------------------------------------------------------
-
-    def _is_slow(self, controller: Controller) -> bool:
-        """Or not known yet."""
-        return not 0.0 < controller.latency <= _SLOW_SECONDS
-
-    def _demand_of(self, controller: Controller) -> float:
-        """Requests that a quick host has in flight on average, if it is let."""
-        latency, places = controller.latency, controller.places
-        if self._concurrency is None or not 0.0 < latency <= _SLOW_SECONDS:
-            return 0.0
-        return min(places, latency / controller.delay) if controller.delay else places
-
-    def _change_demand(self, controller: Controller, demand: float) -> None:
-        self._demand += demand - controller.demand
-        controller.demand = demand
-        if self._concurrency is not None:
-            self._slow_places = max(self._concurrency - self._demand, self._concurrency / _SLOW_SHARE, 1.0)
-
     # -- over epochs -------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -374,5 +342,5 @@ class Turns:
             return
         controller.members -= 1
         if not controller.members:
-            self._change_demand(controller, 0.0)
+            self._lanes.claim(controller, 0.0)
             self._controllers.pop(controller.name, None)

@@ -71,6 +71,40 @@ async def test_slow_hosts_take_only_what_the_quick_ones_leave(concurrency: int) 
     assert min(pages.get(f"{host}.test:80", 0) for host in slow) >= 1, "and none of them starves"
 
 
+async def test_strangers_come_before_hosts_known_to_be_slow_but_not_all_of_them() -> None:
+    async with in_memory(concurrency=4) as frontier:
+        fill(frontier, ["quick"], 100)
+        frontier.observe("quick.test:80", Answer(200, latency=0.9), NOW)
+        frontier.host("quick.test:80", delay=0.1, concurrency=4)
+        frontier.observe("quick.test:80", Answer(200, latency=0.9), NOW)  # it could use all there is
+        fill(frontier, [f"slow{n}" for n in range(3)], 9)
+        for number in range(3):
+            frontier.observe(f"slow{number}.test:80", Answer(200, latency=5.0), NOW)
+        frontier.add([entry(10_000 + number, f"new{number}.test:80") for number in range(9)], NOW)
+        order = []
+        for _ in range(10):
+            leases = [lease for lease in (await frontier.lease(9, NOW)).leases if not lease.host.startswith("quick")]
+            order += [lease.host[:3] for lease in leases]
+            for lease in leases:
+                frontier.leave(lease.host, NOW)
+        assert order[0] == "slo", "who came first, came first"
+        assert order[1:].count("new") >= 6
+        assert "slo" in order[1:]
+
+
+async def test_a_long_line_costs_a_lease_no_more_than_a_short_one() -> None:
+    async with in_memory(concurrency=4) as frontier:
+        fill(frontier, [f"slow{n}" for n in range(2000)], 1)
+        leases = list((await frontier.lease(9, NOW)).leases)
+        assert len(leases) == 4, "all others are in line now"
+        before = frontier._turns._ticks
+        for _ in range(100):
+            frontier.leave(leases.pop().host, NOW)
+            leases += (await frontier.lease(1, NOW)).leases
+        assert len(leases) == 4
+        assert frontier._turns._ticks - before <= 400
+
+
 async def test_where_there_are_no_quick_hosts_slow_ones_have_everything() -> None:
     async with in_memory(concurrency=20) as frontier:
         fill(frontier, [f"slow{n}" for n in range(30)], 10)
