@@ -31,7 +31,7 @@ SECONDS = 300.0
 """A process that takes longer hangs."""
 _TIMED = "POLITENESS_TIMED"
 """In the environment of a process whose calls to the frontier are timed."""
-SCHEDULING = ("lease", "sent", "leave", "enter", "again", "observe", "host", "complete", "is_paused", "circuit")
+SCHEDULING = ("lease", "sent", "leave", "enter", "again", "observe", "host", "complete", "controller")
 """What takes turns at hosts. `add` and `seen`, which every link pays for, have nothing to do with them."""
 
 

@@ -187,7 +187,7 @@ class Model:
         elif counts:
             self._note_wait(asked, lease.host, now, is_slow)
         asked.last, asked.latency = now, latency
-        asked.spacing = frontier.state(lease.host).next_start - now
+        asked.spacing = frontier.controller(lease.host).next_start - now
         asked.spent += asked.spacing
         self._busy += 1
         heapq.heappush(self._events, (now + latency, lease.id, now, lease))
