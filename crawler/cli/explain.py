@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crawler.cli import EXIT_FAILED, EXIT_OK
-from crawler.cli.shown import json_line, moment, one_line, pause_text, span
+from crawler.cli.shown import json_line, moment, pause_text, print_rows, span
 from crawler.explain import Found
 from crawler.explain import explain as explained
 from crawler.fate import REFUSALS, Verdict
@@ -34,11 +34,7 @@ def explain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_line(msgspec.to_builtins(told)))
     else:
-        rows = _rows(told, now)
-        width = max(len(name) for name, _ in rows)
-        print(one_line(told.url))
-        for name, value in rows:
-            print(f"  {name:<{width}}  {one_line(value)}".rstrip())
+        print_rows(told.url, _rows(told, now))
     return EXIT_OK if told.is_known else EXIT_FAILED
 
 

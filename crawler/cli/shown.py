@@ -11,7 +11,7 @@ from crawler.log import escape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["json_line", "moment", "one_line", "pause_text", "print_table", "span"]
+__all__ = ["json_line", "moment", "one_line", "pause_text", "print_rows", "print_table", "span"]
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -25,6 +25,14 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
             for cell, width, on_right in zip(line, widths, to_right, strict=True)
         )
         print("  ".join(cells).rstrip())
+
+
+def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """What is known of one thing: its name, then names and values below each other."""
+    width = max(len(name) for name, _ in rows)
+    print(one_line(title))
+    for name, value in rows:
+        print(f"  {name:<{width}}  {one_line(value)}".rstrip())
 
 
 def one_line(text: str) -> str:
