@@ -728,7 +728,7 @@ async def test_a_refresh_that_was_killed_is_continued_without_the_option_and_dis
 
 async def test_a_refresh_whose_last_crawl_was_removed_says_so_and_goes_on(tmp_path: Path, numbers: Numbers) -> None:
     command = await finished_then_changed(tmp_path, numbers)
-    assert (await forked.run(tmp_path, *command, crash_at="after_commit:4")).code == -9
+    assert (await forked.run(tmp_path, *command, crash_at="after_commit:3")).code == -9
     shutil.rmtree(tmp_path / "job" / "frontier.previous")
     last = await forked.run(tmp_path, *command)
     assert last.code == 0

@@ -223,12 +223,10 @@ async def test_a_name_that_does_not_exist_is_not_tried_again_and_one_that_fails_
         assert run.stats["retries"] == retries
         assert run.stats["failures"] == {reason: 1}
         # Another try waits until the failure is forgotten, so it asks again. One question is two records, and c-ares
-        # asks a failing server twice.
+        # asks a failing server twice; for the second record it may do without, when the first has failed for good.
         asked = 2 * attempts if retries else 1
-        async with asyncio.timeout(5):
-            while min(dns.count("a.test", A), dns.count("a.test", AAAA)) < asked:  # the last one may be on its way
-                await asyncio.sleep(0.01)
-        assert dns.count("a.test", A) == dns.count("a.test", AAAA) == asked
+        assert asked - 1 <= min(dns.count("a.test", A), dns.count("a.test", AAAA)) <= asked
+        assert max(dns.count("a.test", A), dns.count("a.test", AAAA)) == asked
 
 
 async def test_a_name_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
