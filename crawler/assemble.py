@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import secrets
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,6 +72,10 @@ class Output(NamedTuple):
 
     target: str
     overwrite: bool = False
+
+    @property
+    def replaces_something(self) -> bool:
+        return self.overwrite and os.path.isfile(self.target) and os.path.getsize(self.target) > 0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -325,7 +330,14 @@ class Crawl:
 
         assert self.job is not None
         on_disk = store if isinstance(store, DiskStore) else None
-        return make_room(self.job, on_disk, self.spider.name, fresh=self._fresh, refresh=self._refresh)
+        return make_room(
+            self.job,
+            on_disk,
+            self.spider.name,
+            fresh=self._fresh,
+            refresh=self._refresh,
+            replaced=() if self._only_changed else [each.target for each in self.outputs if each.replaces_something],
+        )
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ class Exchange:
 
     async def _fetch_in_turn(self, request: Request) -> Response:
         host = urls.host_key(request.url)
-        await self._places.enter(host, _ROBOTS_PATIENCE_SECONDS)
+        await self._places.enter(request, _ROBOTS_PATIENCE_SECONDS)
         try:
             response = await self._exchange(request, self._fetch, is_counted=False)
         except BaseException:
@@ -204,7 +204,7 @@ class Exchange:
         if controller.delay:
             self._frontier.sent(host, now - latency)
         self._frontier.observe(host, Answer(status, "", latency, pause), now)
-        if pause is not None:
+        if pause:
             self.on_pause()
 
     def _count(self, host: str, response: Response) -> None:

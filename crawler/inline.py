@@ -19,6 +19,7 @@ from crawler.attempt import Attempt, kept
 from crawler.callback_time import unhurried
 from crawler.errors import FetchError, StatusError
 from crawler.exchange import check_host
+from crawler.politeness import Answer
 from crawler.retry import is_repeatable
 
 if TYPE_CHECKING:
@@ -89,16 +90,19 @@ class Inline:
         await self._ask_robots(request)
         host = urls.host_key(request.url)
         total = self.stats.total
-        await self._places.enter(host)
+        await self._places.enter(request)
         async with contextlib.AsyncExitStack() as socket:
             try:
                 total.requests += 1
                 opened = await socket.enter_async_context(self._fetcher.websocket(request, **options))
                 total.responses += 1
                 self.stats.status[101] += 1
-            except StatusError as error:
-                total.responses += 1
-                self.stats.status[error.status] += 1
+            except FetchError as error:
+                status = error.status if isinstance(error, StatusError) else 0
+                if status:
+                    total.responses += 1
+                    self.stats.status[status] += 1
+                self._frontier.observe(host, Answer(status, error.reason), self._clock.now())
                 raise
             finally:
                 self._frontier.sent(host, self._clock.now())
@@ -156,7 +160,7 @@ class Inline:
         host = urls.host_key(request.url)
         check_host(self._frontier.controller(host), self._clock.now())
         await self._ask_robots(request)
-        await self._places.enter(host)
+        await self._places.enter(request)
         try:
             response = await self._exchange.send(request, inline=True)
         except BaseException:
@@ -178,7 +182,7 @@ class Inline:
 
     async def _learn_robots(self, request: Request) -> None:
         host = urls.host_key(request.url)
-        await self._places.enter(host)
+        await self._places.enter(request)
         try:
             if self._exchange.robots(request.url) is None:  # another may have learnt it while we waited
                 await self._exchange.learn_robots(request)

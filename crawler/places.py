@@ -6,30 +6,38 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
+from crawler import url as urls
 from crawler.errors import BlockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crawler.context import Context
+    from crawler.request import Request
 
 __all__ = ["Places"]
 
 
 class Places:
-    """`await places.enter(host)`, then `places.leave(host)`. `on_leave` is called when a place became free."""
+    """`await places.enter(request)`, then `places.leave(host)`. `on_leave` is called when a place became free."""
 
     def __init__(self, context: Context) -> None:
         self.on_leave: Callable[[], None] = lambda: None
         self._frontier = context.frontier
+        self._fetcher = context.fetcher
         self._clock = context.clock
+        self._by_address = context.settings.politeness.group_by == "ip"
         self._freed = asyncio.Event()
 
-    async def enter(self, host: str, patience_seconds: float = math.inf) -> None:
-        """Take a place at the host, when it has one, and wait for the turn; again, where the host was paused meanwhile.
+    async def enter(self, request: Request, patience_seconds: float = math.inf) -> None:
+        """Take a place at the request's host, when it has one, and wait for the turn; again, where the host was paused
+        meanwhile.
 
         Raises `BlockedError` where that takes longer than `patience_seconds`.
         """
+        host = urls.host_key(request.url)
+        if self._by_address:
+            await self._join_group(request, host)
         deadline = self._clock.now() + patience_seconds
         while True:
             now = self._clock.now()
@@ -52,6 +60,15 @@ class Places:
         """Wait for another turn of a host where the caller has a place. Raises as `enter`."""
         now = self._clock.now()
         await self._until(host, self._frontier.again(host, now), now + patience_seconds)
+
+    async def _join_group(self, request: Request, host: str) -> None:
+        """Whose turn it is depends on the address. A name that has none fails when the request is sent."""
+        lookup = self._fetcher.lookup(request)
+        if lookup is not None:
+            await asyncio.wait([lookup])
+        address = self._fetcher.address(request)
+        if address is not None:
+            self._frontier.regroup(host, address)
 
     async def _until(self, host: str, start: float, deadline: float) -> None:
         if start > deadline:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from crawler.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from crawler.contracts import Counts
@@ -51,10 +52,13 @@ def check_options(job: Path | None, *, fresh: bool, refresh: bool, only_changed:
         raise UsageError("refresh= needs job=: without a folder nothing is kept of the last crawl")
 
 
-def make_room(job: Path, store: DiskStore | None, spider: str, *, fresh: bool, refresh: bool) -> Before | None:
+def make_room(
+    job: Path, store: DiskStore | None, spider: str, *, fresh: bool, refresh: bool, replaced: Sequence[str] = ()
+) -> Before | None:
     """One that finished, or is to be discarded, makes room. `store` is the new crawl's; None: it is not in the folder.
 
-    Raises `JobError` where the frontier is of another version, or to be refreshed and another spider's."""
+    Raises `JobError` where the frontier is of another version, or to be refreshed and another spider's, `UsageError`
+    where a refresh would put what changed in the place of all that there is: in the outputs `replaced`."""
     from crawler.frontier.previous import discard, set_aside
 
     folder, old, previous = (job / f"frontier{suffix}" for suffix in ("", ".old", ".previous"))
@@ -73,6 +77,11 @@ def make_room(job: Path, store: DiskStore | None, spider: str, *, fresh: bool, r
     else:
         discard(previous, old)
     if is_unfinished is False and refresh:
+        if replaced:
+            raise UsageError(
+                f"-O {replaced[0]} would replace what is there by what has changed: pages that answer 304 give no "
+                "items again. Append with -o, name another file, or say --only-changed if that is what it is for"
+            )
         set_aside(folder, previous, spider)
         return Before.SET_ASIDE
     discard(folder, old)

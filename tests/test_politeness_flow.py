@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from crawler import Response, Spider
+from crawler import FetchError, Response, Spider
 from crawler.testing import FakeClock, LocalSite, run_spider
 
 NOISE_SECONDS = 0.02
@@ -366,3 +366,42 @@ async def test_hosts_are_treated_alone_by_domain_or_by_address(
         run = await run_spider(Wide, args={"sites": urls, "count": 3}, settings=settings)
     assert len(run.items) == 6
     assert (min(gaps(site)) >= 0.1 - NOISE_SECONDS) is together
+
+
+@pytest.mark.parametrize("group_by", ["ip", "domain"])
+async def test_inline_fetches_have_the_turns_of_their_hosts_group(group_by: str) -> None:
+    class Inline(Wide):
+        async def start(self) -> Any:
+            fetched = await asyncio.gather(*(self.fetch(f"{site}/{n}") for n in range(2) for site in self.sites))
+            yield [{"url": each.url} for each in fetched]
+
+    async with LocalSite() as site:
+        site.page("*", "ok")
+        names = ("www.a.test", "shop.a.test")
+        settings = {
+            "politeness": {"delay_seconds": 0.1, "jitter": 0, "obey_robots": False, "group_by": group_by},
+            "dns": {"hosts": dict.fromkeys(names, "127.0.0.1")},
+        }
+        port = site.url.rpartition(":")[2]
+        run = await run_spider(Inline, args={"sites": [f"http://{name}:{port}" for name in names]}, settings=settings)
+    assert len(run.items) == 4
+    assert min(gaps(site)) >= 0.1 - NOISE_SECONDS
+
+
+async def test_a_handshake_that_is_refused_pauses_its_host_like_any_other_answer() -> None:
+    class Talker(Wide):
+        async def start(self) -> Any:
+            try:
+                async with self.websocket(f"{self.sites[0]}/feed"):
+                    pass
+            except FetchError as error:
+                yield {"reason": error.reason}
+            yield {"delay": (await self.fetch(f"{self.sites[0]}/page")).status}
+
+    async with LocalSite() as site:
+        site.page("*", "ok")
+        site.page("/feed", "busy", status=503)
+        settings = {"politeness": {"delay_seconds": 0.1, "jitter": 0, "obey_robots": False}, "retry": {"times": 0}}
+        run = await run_spider(Talker, args={"sites": (site.url,)}, settings=settings)
+    assert run.items == [{"reason": "status_503"}, {"delay": 200}]
+    assert min(gaps(site)) >= 0.2 - NOISE_SECONDS, "the host erred: its delay is doubled"

@@ -726,6 +726,21 @@ async def test_a_refresh_that_was_killed_is_continued_without_the_option_and_dis
     assert not (tmp_path.with_name("copy") / "job" / "frontier.previous").exists()
 
 
+async def test_a_whole_output_is_not_replaced_by_what_changed_unless_that_is_wanted(
+    tmp_path: Path, numbers: Numbers
+) -> None:
+    *command, _, _ = await finished_then_changed(tmp_path, numbers)
+    whole = tmp_path / "all.jsonl"
+    whole.write_text("{}\n")
+    refused = await forked.run(tmp_path, *command, "-O", "all.jsonl")
+    assert (refused.code, whole.read_text()) == (2, "{}\n")
+    assert "Append with -o" in refused.said
+    assert not (tmp_path / "job" / "frontier.previous").exists(), "nothing was done"
+    assert (await forked.run(tmp_path, *command, "-O", "new.jsonl")).code == 0
+    assert (await forked.run(tmp_path, *command, "-O", "all.jsonl", "--only-changed")).code == 0
+    assert whole.read_text() != "{}\n"
+
+
 async def test_a_refresh_whose_last_crawl_was_removed_says_so_and_goes_on(tmp_path: Path, numbers: Numbers) -> None:
     command = await finished_then_changed(tmp_path, numbers)
     assert (await forked.run(tmp_path, *command, crash_at="after_commit:3")).code == -9
