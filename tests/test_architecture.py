@@ -46,6 +46,7 @@ OWN_TASKS = {
     "engine": "its TaskGroup owns every task of a crawl",
     "api": "stream() runs the crawl beside its reader, and has ended it before it ends itself",
     "cli": "the live line runs beside the crawl, in a TaskGroup of the two",
+    "testing": "a scripted server talks beside the test, and ends what it began when it is left",
 }
 WAITING_RULES = {
     "spider": "a spider's methods are the user's, and may wait",

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from aiohttp import web
 from certificates import AUTHORITY, SELF_SIGNED, SERVER, server_context
-from dns_server import Address, DnsServer
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer, hang
 from test_cli import in_thread
 
 from crawler.cli import main
 from crawler.testing import LocalSite
+from crawler.testing.names import Address, DnsServer
+from crawler.testing.raw import RawServer, answer, hang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from certificates import AUTHORITY, SERVER, server_context
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer
 
 from crawler import Spider
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

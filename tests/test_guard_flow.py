@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from crawler import Failure, FetchError, Response, Spider
-from crawler.testing import LocalSite, run_spider
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from crawler.testing import Canary, LocalSite, run_spider
 
 ONE_TRY = {"retry": {"times": 0}, "http": {"connect_seconds": 1}}
-
-
-class Canary:
-    """Listens, and counts connections: any is a failure."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.connections = 0
-        self.url = ""
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def canary(address: str = "127.0.0.9") -> AsyncIterator[Canary]:
-    listening = Canary(address)
-    server = await asyncio.start_server(listening.connected, address, 0)
-    port = server.sockets[0].getsockname()[1]
-    listening.url = f"http://{address}:{port}"
-    async with server:
-        yield listening
 
 
 class Walker(Spider):
@@ -62,7 +35,7 @@ class Walker(Spider):
 
 
 async def test_links_to_private_addresses_are_not_dialled_and_the_crawl_goes_on() -> None:
-    async with LocalSite() as site, canary() as secret:
+    async with LocalSite() as site, Canary() as secret:
         port = secret.url.rpartition(":")[2]
         hostile = [
             f"{secret.url}/admin",
@@ -89,7 +62,7 @@ async def test_links_to_private_addresses_are_not_dialled_and_the_crawl_goes_on(
 
 
 async def test_hosts_of_the_start_requests_are_allowed_at_their_own_port_alone() -> None:
-    async with LocalSite() as site, canary("127.0.0.1") as neighbour:
+    async with LocalSite() as site, Canary("127.0.0.1") as neighbour:
         site.page("/", f"<a href='{neighbour.url}/'>next door</a>")
         run = await run_spider(Walker, args={"site": site.url}, settings=ONE_TRY)
         assert neighbour.connections == 0
@@ -126,7 +99,7 @@ async def test_private_networks_are_open_where_the_settings_say_so() -> None:
 
 
 async def test_a_network_may_be_opened_alone() -> None:
-    async with LocalSite() as site, LocalSite("127.0.0.2") as other, canary() as secret:
+    async with LocalSite() as site, LocalSite("127.0.0.2") as other, Canary() as secret:
         site.page("/", f"<a href='{other.url}/'>other</a><a href='{secret.url}/'>secret</a>")
         other.page("/", "ok")
         settings = {"security": {"allow_networks": ["127.0.0.2/32"]}, **ONE_TRY}
@@ -151,7 +124,7 @@ async def test_no_other_way_leads_there_either(way: str) -> None:
                 async with self.websocket(response.css("a").attrib["href"]):
                     pass
 
-    async with LocalSite() as site, canary() as secret:
+    async with LocalSite() as site, Canary() as secret:
         site.page("/", f"<a href='{secret.url}/'>x</a>")
         site.redirect("/redirect", f"{secret.url}/")
         run = await run_spider(Lured, args={"site": site.url}, settings=ONE_TRY)
@@ -162,7 +135,7 @@ async def test_no_other_way_leads_there_either(way: str) -> None:
 
 
 async def test_a_callback_may_not_go_there_while_start_is_still_running() -> None:
-    async with LocalSite() as site, canary() as secret:
+    async with LocalSite() as site, Canary() as secret:
         site.page("/", f"<a href='{secret.url}/'>x</a>")
 
         class Long(Walker):
@@ -197,7 +170,7 @@ async def test_what_start_itself_fetches_is_the_users_own_word() -> None:
 
 
 async def test_the_target_is_judged_even_when_a_proxy_would_dial_it() -> None:
-    async with LocalSite() as proxy, canary() as secret:
+    async with LocalSite() as proxy, Canary() as secret:
         # Through a proxy the request line holds the whole URL.
         proxy.page("*", f"<a href='{secret.url}/'>x</a>")
         settings = {"proxy": {"urls": [proxy.url]}, "politeness": {"obey_robots": False}, **ONE_TRY}
@@ -223,7 +196,7 @@ async def test_a_link_off_the_allowed_domains_is_not_even_asked_for_robots_txt()
     class OnSite(Walker):
         allowed_domains = ("127.0.0.1",)
 
-    async with LocalSite() as site, canary() as secret:
+    async with LocalSite() as site, Canary() as secret:
         site.page("/", f"<a href='{secret.url}/'>x</a>")
         run = await run_spider(OnSite, args={"site": site.url})
         assert secret.connections == 0

@@ -28,8 +28,9 @@ from crawler.testing import LocalSite, run_spider
 sys.path.insert(0, str(Path(__file__).parent / "download"))
 
 from certificates import AUTHORITY, SERVER, server_context
-from dns_server import DnsServer, Fail
-from raw_server import RawServer, answer, hang, reset
+
+from crawler.testing.names import DnsServer, Fail
+from crawler.testing.raw import RawServer, answer, hang, reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -12,7 +12,19 @@ import pytest
 from aiohttp import web
 
 from crawler import Failure, Request, Response, Spider
-from crawler.testing import FakeClock, LocalSite, fake_response, offline, run_spider
+from crawler.testing import (
+    Authority,
+    Canary,
+    Chaos,
+    DnsServer,
+    FakeClock,
+    LocalSite,
+    RawServer,
+    fake_response,
+    offline,
+    run_spider,
+)
+from crawler.testing.names import Address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,3 +366,75 @@ async def test_afterwards_everything_is_as_before() -> None:
     with offline():
         assert core.ClientResponse is not before[0]
     assert (core.ClientResponse, core.stream_reader_factory, aiohttp.ClientSession._request) == before
+
+
+# -- what is not nice ------------------------------------------------------------------------------------------------
+
+
+class Shop(Spider):
+    name = "shop"
+    site = ""
+
+    async def start(self) -> Any:
+        yield self.request(self.site)
+
+    def parse(self, response: Response) -> Any:
+        yield {"url": response.url}
+        yield response.follow_all("a")
+
+
+async def test_a_crawl_of_a_chaotic_site_brings_home_every_page() -> None:
+    chaos = Chaos(1.0, seed=1)
+    async with LocalSite(chaos=chaos) as site:
+        site.page("/", "".join(f"<a href='/{n}'>x</a>" for n in range(60)))
+        site.page("*", "fine")
+        settings = {"retry": {"times": 3, "max_seconds": 0.01}, "politeness": {"obey_robots": False}}
+        run = await run_spider(Shop, args={"site": site.url}, settings=settings)
+    assert len(run.items) == 61
+    assert run.stats["retries"] == 61
+    assert set(chaos.counts) == set(Chaos.KINDS)
+    assert sum(chaos.counts.values()) == 61
+
+
+async def test_chaos_is_the_same_for_the_same_seed() -> None:
+    def met(seed: int) -> list[bool]:
+        chaos = Chaos(0.3, seed=seed)
+        return [chaos.fault(f"/{n}") is not None for n in range(1000)]
+
+    assert met(1) == met(1) != met(2)
+    assert 250 < sum(met(1)) < 350
+
+
+def test_chaos_names_what_there_is() -> None:
+    with pytest.raises(ValueError, match="no such kind of chaos: fire; there are reset, "):
+        Chaos(1.0, kinds=["fire"])
+
+
+async def test_a_canary_counts_who_comes() -> None:
+    async with Canary() as canary:
+        assert canary.connections == 0
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientError):
+                await session.post(canary.url)
+        assert canary.connections == 1
+
+
+async def test_a_site_speaks_tls_with_what_an_authority_signed(tmp_path: Path) -> None:
+    authority = Authority()
+    async with LocalSite(tls=authority.server("127.0.0.1")) as site:
+        assert site.url.startswith("https://127.0.0.1:")
+        site.page("/", "safe")
+        trusting = {"tls": {"ca_file": str(authority.save(tmp_path))}}
+        run = await run_spider(Shop, args={"site": site.url}, settings=trusting)
+        strangers = await run_spider(Shop, args={"site": site.url}, settings={"retry": {"times": 0}})
+    assert run.items == [{"url": f"{site.url}/"}]
+    assert strangers.stats["failures"] == {"tls_untrusted": 1}
+
+
+async def test_names_lead_where_the_test_says_and_a_raw_server_sends_its_bytes() -> None:
+    async with DnsServer() as dns, RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as server:
+        dns.names["shop.test"] = [Address("127.0.0.2")]
+        settings = {"dns": {"nameservers": [dns.nameserver]}, "politeness": {"obey_robots": False}}
+        run = await run_spider(Shop, args={"site": f"http://shop.test:{server.port}/"}, settings=settings)
+    assert len(run.items) == 1
+    assert server.requests[0].startswith(b"GET / HTTP/1.1\r\nHost: shop.test:")

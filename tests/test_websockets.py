@@ -31,8 +31,9 @@ import itertools
 
 from certificates import AUTHORITY, EXPIRED, SERVER, server_context
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer, hang, reset
 from socks_server import SocksServer
+
+from crawler.testing.raw import RawServer, answer, hang, reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from asking import INLINE, Asking, ask, ask_all
-from raw_server import RawServer, answer
 
 from crawler import FilePath, Request, Response
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     import asyncio

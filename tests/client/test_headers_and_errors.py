@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from asking import INLINE, OBEDIENT, YIELDED, ask, ask_all
-from raw_server import RawServer, answer, reset
 
 from crawler import FetchError, Request, Response
 from crawler.errors import BlockedError, BodyError, ConnectError, DNSError, ProtocolError, RedirectError, StatusError
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer, reset
 
 if TYPE_CHECKING:
     from httpbin_server import HttpBin

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from asking import YIELDED, ask, ask_all
-from raw_server import RawServer, answer
 
 from crawler import FilePath, Request
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from pathlib import Path

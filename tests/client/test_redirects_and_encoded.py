@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asking import INLINE, OBEDIENT, YIELDED, ask, ask_all
 from multidict import CIMultiDictProxy
-from raw_server import RawServer, answer
 
 from crawler import FilePath, Request, Response
 from crawler.errors import InvalidURL, RedirectError
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 from aiohttp import web
 from asking import YIELDED, ask, ask_all
-from raw_server import RawServer, answer
 
 from crawler import Request, Response
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer
 
 if sys.version_info >= (3, 14):
     from compression import zstd

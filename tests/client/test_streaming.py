@@ -13,11 +13,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from asking import ask, ask_all
-from raw_server import RawServer, answer, hang
 
 from crawler import Request, Response
 from crawler.errors import BodyError, OutputError
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer, hang
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 from asking import WAYS, ask, ask_all
 from certificates import AUTHORITY, SERVER, server_context
-from raw_server import RawServer, answer, hang
 
 from crawler import Request, Response
 from crawler.errors import TimeoutError as TooSlow
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer, hang
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

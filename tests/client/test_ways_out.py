@@ -21,13 +21,13 @@ from certificates import (
     fingerprint,
     server_context,
 )
-from dns_server import Address, DnsServer, Fail
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer
 from socks_server import SocksServer
 
 from crawler import Request, Response
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.names import Address, DnsServer, Fail
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from dns_server import DnsServer
 
 from crawler.download.resolve import Resolver
 from crawler.guard import Guard
+from crawler.testing.names import DnsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

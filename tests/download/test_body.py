@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import brotli
 import pytest
-from raw_server import RawServer, answer, hang, reset
 
 from crawler import errors
 from crawler.download.body import STEP_BYTES, DecodedStream, Decoder, open_stream, read_body, source
 from crawler.errors import BodyError, FetchError
+from crawler.testing.raw import RawServer, answer, hang, reset
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,7 +29,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from raw_server import Script
+    from crawler.testing.raw import Script
 
 MIB = 1 << 20
 TEXT = b"".join(b"<li>line %d of a page that compresses well</li>\n" % number for number in range(6000))

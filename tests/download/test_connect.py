@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from deaf_server import deaf_listener
-from dns_server import Address, DnsServer
-from raw_server import RawServer, answer
 
 from crawler.download.connect import FreshConnections, make_connector, make_socket_factory, make_unix_connector
 from crawler.download.resolve import AddressBlocked, Resolver
 from crawler.guard import Guard
+from crawler.testing.names import Address, DnsServer
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

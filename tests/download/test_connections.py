@@ -21,8 +21,6 @@ from certificates import (
     server_context,
 )
 from deaf_server import deaf_listener
-from dns_server import AAAA, A, Address, DnsServer, Fail
-from raw_server import RawServer, answer
 
 from crawler import Failure, Request, Response, Spider
 from crawler.download import lookup
@@ -31,6 +29,8 @@ from crawler.errors import FetchError
 from crawler.guard import Guard
 from crawler.settings import load, mapping_layer
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.names import AAAA, A, Address, DnsServer, Fail
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,12 +13,12 @@ import pytest
 import yarl
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
-from raw_server import RawServer
 
 from crawler.cookies import Cookie
 from crawler.cookies.cookie import Target
 from crawler.download.cookies import CookieJars
 from crawler.errors import InvalidURL
+from crawler.testing.raw import RawServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dns_server import Address, DnsServer
-from raw_server import answer
-
 from crawler import Failure, Response, Spider
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.names import Address, DnsServer
+from crawler.testing.raw import answer
 
 HELLO = answer(b"hello")
 

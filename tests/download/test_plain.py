@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from raw_server import RawServer, answer
 
 from crawler import Request
 from crawler.download.session import Downloader
 from crawler.errors import FetchError
 from crawler.guard import Guard
 from crawler.settings import load, mapping_layer
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from certificates import AUTHORITY, SERVER, server_context
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer
 from socks_server import SocksServer
 
 from crawler import Failure, FetchError, Request, Response, Spider
 from crawler.errors import SettingsError
 from crawler.testing import LocalSite, run_spider
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     import ssl

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from dns_server import AAAA, A, Address, Alias, Answer, DnsServer, Fail
 
 from crawler.download import lookup, resolve
 from crawler.download.resolve import AddressBlocked, NameNotResolved, Resolver
 from crawler.errors import BlockedError, DNSError, SettingsError
+from crawler.testing.names import AAAA, A, Address, Alias, Answer, DnsServer, Fail
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from range_server import CONTENT, Client, Shelf, files, open_client
-from raw_server import RawServer, answer, hang
 
 from crawler import Failure, Request, Response, Spider
 from crawler.download.partial import Part
@@ -27,6 +26,7 @@ from crawler.download.save import Saver, SpeedGuard
 from crawler.errors import BodyError, FetchError, OutputError, StatusError
 from crawler.errors import TimeoutError as TooLong
 from crawler.testing import LocalSite, fake_response, run_spider
+from crawler.testing.raw import RawServer, answer, hang
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -15,7 +15,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 from certificates import AUTHORITY, EXPIRED, SELF_SIGNED, SERVER, server_context
-from raw_server import RawServer, answer, hang
 from socks_server import SocksServer
 
 from crawler.download.socks import make_socks_connector
@@ -23,6 +22,7 @@ from crawler.download.tls import make_ssl_context
 from crawler.download.translate import FOREIGN, translate
 from crawler.errors import FetchError, SettingsError
 from crawler.proxies import Blame, blame
+from crawler.testing.raw import RawServer, answer, hang
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

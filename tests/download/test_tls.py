@@ -20,7 +20,6 @@ from certificates import (
     server_context,
 )
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer
 
 from crawler.download import tls as module
 from crawler.download.connect import make_connector
@@ -31,6 +30,7 @@ from crawler.download.translate import translate
 from crawler.errors import SettingsError
 from crawler.guard import Guard
 from crawler.settings import TlsSettings
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 from certificates import AUTHORITY, SERVER, server_context
 from proxy_server import ProxyServer
-from raw_server import RawServer, answer
 
 from crawler.download.trace import Trace
 from crawler.testing import LocalSite
+from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

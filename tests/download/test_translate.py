@@ -26,9 +26,7 @@ from certificates import (
     server_context,
 )
 from deaf_server import deaf_listener
-from dns_server import Address, DnsServer, Fail
 from multidict import CIMultiDict, CIMultiDictProxy
-from raw_server import RawServer, answer, hang, reset
 from yarl import URL
 
 from crawler import errors
@@ -48,12 +46,14 @@ from crawler.errors import (
     TLSError,
 )
 from crawler.guard import Guard
+from crawler.testing.names import Address, DnsServer, Fail
+from crawler.testing.raw import RawServer, answer, hang, reset
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from raw_server import Script
+    from crawler.testing.raw import Script
 
 URL_WITH_SECRET = "http://user:hunter2@example.test/path?q=1"
 KEY = Mock(host="h", port=80, ssl=True)

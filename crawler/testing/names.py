@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from types import TracebackType
 
+__all__ = ["AAAA", "A", "Address", "Alias", "Answer", "DnsServer", "Fail"]
+
 A, CNAME, SOA, AAAA = 1, 5, 6, 28
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import ssl
     from types import TracebackType
 
+__all__ = ["RawServer", "Script", "answer", "hang", "reset"]
+
 Script = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -20,8 +22,7 @@ class RawServer:
     """`async with RawServer(b"HTTP/1.1 ...") as server:`, then fetch `server.url`.
 
     `script`: what every request is answered with, or a coroutine function that talks itself. After it the connection
-    is closed, unless `keep_alive`. With `waits=False` it does not wait for a request before it answers. Without a
-    script it is a canary: it accepts, and every connection is a failure.
+    is closed, unless `keep_alive`. With `waits=False` it does not wait for a request before it answers.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ def reset(start: bytes = b"") -> Script:
         connection: socket.socket = writer.get_extra_info("socket")
         writer.write(start)
         await writer.drain()
-        while start and _unacknowledged(connection):
+        while start and _unacknowledged(connection):  # noqa: ASYNC110 - the kernel has no event for it
             await asyncio.sleep(0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
