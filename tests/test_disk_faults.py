@@ -525,7 +525,8 @@ async def test_after_each_disk_error_the_same_command_goes_on_and_at_last_it_fin
         ("snapshots", "write", r"cannot commit the frontier in jobs/numbers/frontier: .*Input/output error"),
     ):
         job.numbers.hold_after(0)
-        async with job.crawl() as crawl:
+        # The disk is synced once a second, and by then all pages are held again: that they time out is what goes on.
+        async with job.crawl("-s", "http.read_seconds=1") as crawl:
             await all_wait(job.numbers)
             order = faults / f"{kind}-{name}"
             order.touch()
