@@ -21,6 +21,7 @@ from crawler.testing import LocalSite, run_spider
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+TESTING = (ROOT / "docs" / "testing.md").read_text()
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -94,6 +95,15 @@ async def test_the_python_of_the_readme_runs(tmp_path):
         await names["shown"]()
     (line,) = (tmp_path / "books.jsonl").read_text().splitlines()
     assert json.loads(line)["price"] == 1.5
+
+
+@pytest.mark.parametrize("block", blocks(TESTING, "python"), ids=lambda block: block.split("\n")[2][:40])
+async def test_the_tests_of_the_testing_page_pass(block, tmp_path):
+    tests = [value for name, value in defined(block).items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        arguments = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(test).parameters else {}
+        await asyncio.wait_for(test(**arguments), 20)
 
 
 @pytest.mark.parametrize("block", blocks(REFERENCE, "python"), ids=lambda block: block.split("\n")[2][:40])

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = {page.stem: page.read_text() for page in sorted(DOCS.glob("*.md")) if page.stem not in ("design", "reference")}
+PAGES = {
+    page.stem: page.read_text()
+    for page in sorted(DOCS.glob("*.md"))
+    if page.stem not in ("design", "reference", "testing")
+}
 BLOCKS = {
     f"{name}-{number}": block
     for name, text in PAGES.items()
