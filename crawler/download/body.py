@@ -375,7 +375,7 @@ def _refuse_transfer_coding(content: aiohttp.StreamReader, headers: CIMultiDictP
     if headers.get("Transfer-Encoding", "chunked") == "chunked":
         return
     coding = ",".join(headers.getall("Transfer-Encoding"))
-    names = {name.strip().lower() for name in coding.split(",")}
+    names = {name.strip(" \t").lower() for name in coding.split(",")}
     if names not in ({"chunked"}, {"identity"}) and not content.at_eof():
         words = f"Transfer-Encoding not understood: {coding[:80]!r}"
         raise BodyError(words, reason="body_encoding", retryable=False)

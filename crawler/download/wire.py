@@ -105,6 +105,9 @@ class Wire(ResponseHandler):
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """The parser has one more head, and the stream of its body."""
+        if self._has_head or self._allowed < 0:  # a second answer to one request would be the next request's
+            self._leave()
+            return
         if 100 <= data[0].code <= 199 and data[0].code != 101:
             self._interim += 1
             if self._interim > _MOST_INTERIM:
@@ -112,6 +115,8 @@ class Wire(ResponseHandler):
                 return
         else:
             self._has_head = True
+            if data[0].code <= 199:
+                self.force_close()
         super().feed_data(data, size)
 
     def eof_received(self) -> None:
