@@ -105,8 +105,8 @@ class Wire(ResponseHandler):
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """The parser has one more head, and the stream of its body."""
-        if self._has_head or self._allowed < 0:  # a second answer to one request would be the next request's
-            self._leave()
+        if self._has_head or self._allowed < 0 or self._exception is not None:
+            self._leave()  # a second answer to one request would be the next request's
             return
         if 100 <= data[0].code <= 199 and data[0].code != 101:
             self._interim += 1

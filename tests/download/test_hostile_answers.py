@@ -127,6 +127,8 @@ HEADS = {
     "100 first": Case(b"HTTP/1.1 100 Continue\r\n\r\n" + OK + HELLO, "200 hello"),
     "103 first": Case(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK + HELLO, "200 hello"),
     "199 first": Case(b"HTTP/1.1 199 X\r\n\r\n" + OK + HELLO, "200 hello"),
+    "32 times 100 first": Case(b"HTTP/1.1 100 Continue\r\n\r\n" * 32 + OK + HELLO, "200 hello"),
+    "33 times 100 first": Case(b"HTTP/1.1 100 Continue\r\n\r\n" * 33 + OK + HELLO, "protocol"),
     "103 with a body": Case(b"HTTP/1.1 103 X\r\n" + HELLO + OK + HELLO, "protocol"),
     "101": Case(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello", "protocol"),
     "101 without a protocol": Case(b"HTTP/1.1 101 X\r\n\r\n", "protocol"),
