@@ -342,7 +342,7 @@ async def test_more_than_may_be_kept_may_still_be_open_at_once() -> None:
         assert await asyncio.gather(*(fetch(client, server.url) for _ in range(20))) == [b"hello"] * 20
 
 
-async def test_by_defaulthalf_of_the_files_may_be_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_by_default_half_of_the_files_may_be_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 
     for limits, expected in (((256, 4096), 128), ((resource.RLIM_INFINITY,) * 2, 1 << 20)):

@@ -87,7 +87,7 @@ async def test_what_came_at_once_is_not_parsed_at_once_while_it_may_be_a_flood()
     with contextlib.suppress(NotImplementedError):  # of a transport that is none
         wire.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000)
     assert wire.exception() is not None
-    assert time.thread_time() - began < 0.1  # all of it takes 0.3 s
+    assert time.thread_time() - began < 0.05  # all of it takes 0.1 to 0.3 s
 
 
 @pytest.mark.hostile("S27")
