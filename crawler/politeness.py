@@ -48,7 +48,7 @@ _TROUBLED_STATUSES: Final = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 5
 _TROUBLED_REASONS: Final = frozenset(
     {
         "connect_timeout", "read_timeout", "total_timeout", "connect_refused", "connect_reset", "connect_unreachable",
-        "disconnected", "dns_timeout", "dns_failed",
+        "disconnected", "dns_timeout", "dns_failed", "protocol", "too_slow",
     }
 )  # fmt: skip
 

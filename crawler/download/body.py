@@ -307,6 +307,7 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 async def read_content(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> bytes:
     """The same of a stream and the headers that came before it; closing the connection is the caller's."""
+    _refuse_transfer_coding(content, headers)
     coded = _encoding(content, headers)
     if coded:
         pieces = await _read_coded(content, Decoder(coded, limit))
@@ -348,6 +349,7 @@ def open_stream(response: aiohttp.ClientResponse, limit: int) -> aiohttp.StreamR
     Raises `BodyError` for a coding that is not understood."""
     if response.content.at_eof():
         return response.content
+    _refuse_transfer_coding(response.content, response.headers)
     coded = _encoding(response.content, response.headers)
     return DecodedStream(response.content, Decoder(coded, limit), str(response.url), is_plain=not coded)
 
@@ -366,6 +368,17 @@ def _encoding(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str]) -> 
         return ""
     encoding = ",".join(headers.getall("Content-Encoding"))
     return encoding if encoding and not content.at_eof() and _codecs(encoding) else ""
+
+
+def _refuse_transfer_coding(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str]) -> None:
+    # The parser takes off `chunked`. Of what it does not know, the chunks' own framing would be left in the body.
+    if headers.get("Transfer-Encoding", "chunked") == "chunked":
+        return
+    coding = ",".join(headers.getall("Transfer-Encoding"))
+    names = {name.strip(" \t").lower() for name in coding.split(",")}
+    if names not in ({"chunked"}, {"identity"}) and not content.at_eof():
+        words = f"Transfer-Encoding not understood: {coding[:80]!r}"
+        raise BodyError(words, reason="body_encoding", retryable=False)
 
 
 def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:

@@ -8,6 +8,7 @@ connection depends on (host, port, proxy, TLS rule), so none is shared by reques
 from __future__ import annotations
 
 import errno
+import functools
 import resource
 import socket
 import time
@@ -18,20 +19,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import aiohttp
 
 from crawler.download.resolve import AddressBlocked
+from crawler.download.wire import Wire
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from collections.abc import Callable
 
     from aiohappyeyeballs import AddrInfoType, SocketFactoryType
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
     from crawler.download.resolve import Resolver
     from crawler.guard import Guard
 
-__all__ = ["FreshConnections", "make_connector", "make_socket_factory", "make_unix_connector"]
+__all__ = ["FreshConnections", "half_of_the_files", "make_connector", "make_socket_factory", "make_unix_connector"]
 
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
 """RFC 8305, section 5."""
@@ -101,7 +105,8 @@ class FreshConnections(aiohttp.BaseConnector):
             options["force_close"] = True
         super().__init__(*args, **options)
         self._lifetime_seconds = lifetime_seconds or float("inf")
-        self._most_open = _half_of_the_files() if most_open is None else most_open
+        self._most_open = half_of_the_files() if most_open is None else most_open
+        self._factory = functools.partial(_wire, loop=self._loop)
         self._clock = clock
         self.on_open: Callable[[str, int | None], None] = lambda host, port: None
         """A connection to this host is there, after a while: what it is for goes out now."""
@@ -129,10 +134,24 @@ class FreshConnections(aiohttp.BaseConnector):
                 return connection
             connection.close()
 
+    def forget(self, key: ConnectionKey) -> None:
+        """Close the idle connections of this key: the next one is new."""
+        for protocol, _ in self._conns.pop(key, ()):
+            protocol.close()
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if isinstance(protocol, Wire):
+            protocol.rest()
+        super()._release(key, protocol, should_close=should_close)
+
     def peer(self, protocol: ResponseHandler) -> str | None:
         """The IP address at the other end; None for a Unix socket."""
         opened = self._opened.get(protocol)
         return None if opened is None else opened.peer
+
+
+def _wire(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return Wire(loop)
 
 
 class _Opened(NamedTuple):
@@ -195,6 +214,7 @@ def make_unix_connector(
     return _Unix(path, limit=0, keepalive_timeout=keepalive_seconds, lifetime_seconds=lifetime_seconds)
 
 
-def _half_of_the_files() -> int:
+def half_of_the_files() -> int:
+    """Of those that the process may have open (`ulimit -n`)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return int(soft // 2) if soft > 0 else 1 << 20  # RLIM_INFINITY is -1

@@ -10,7 +10,7 @@ a look comes late is nobody's: it does not count.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
 
@@ -19,17 +19,28 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["Deadlines", "Watch"]
+__all__ = ["Deadlines", "Speed", "TooSlow", "Watch"]
 
 _LONGEST_BETWEEN_LOOKS: Final = 1.0
 _LOOKS_PER_LIMIT: Final = 20
 """So a limit may be overrun by a twentieth of itself, and by no more than a second."""
 
 
+class Speed(NamedTuple):
+    """How slow a body may be: 0 for either is no limit."""
+
+    bytes_per_second: float = 0
+    seconds: float = 0
+
+
+class TooSlow(aiohttp.ServerTimeoutError):
+    """Fewer bytes than `Speed` asks for."""
+
+
 class Watch:
     """One exchange: tell it of the body's stream when there is one."""
 
-    __slots__ = ("_seen", "_since", "began", "content", "protocol")
+    __slots__ = ("_had", "_had_at", "_seen", "_since", "began", "content", "protocol")
 
     def __init__(self, protocol: ResponseHandler, began: float, now: float) -> None:
         self.protocol = protocol
@@ -38,6 +49,8 @@ class Watch:
         self.content: aiohttp.StreamReader | None = None
         self._seen = -1
         self._since = now
+        self._had = -1
+        self._had_at = now
 
     def idle_seconds(self, now: float) -> float:
         """How long ago something was last seen to arrive: the headers, or more of the body."""
@@ -46,9 +59,24 @@ class Watch:
             self._seen, self._since = seen, now
         return now - self._since
 
+    def is_slower_than(self, speed: Speed, now: float) -> bool:
+        """Whether the body grew by too little in the last `speed.seconds`; asked once they are over, and anew after as
+        many again. A body that is all there is not slow, whatever is done with it."""
+        if self.content is None or self.content.is_eof():
+            return False
+        if self._had < 0:
+            self._had, self._had_at = 0, now
+        if now - self._had_at < speed.seconds:
+            return False
+        has = self.content.total_raw_bytes
+        grown = has - self._had
+        self._had, self._had_at = has, now
+        return grown < speed.bytes_per_second * speed.seconds
+
     def forgive(self, seconds: float) -> None:
         self.began += seconds
         self._since += seconds
+        self._had_at += seconds
 
     def fail(self, error: Exception) -> None:
         """Whoever waits for this exchange raises `error`."""
@@ -61,16 +89,24 @@ class Deadlines:
     """`add` when a request goes out, `discard` when its exchange has ended, however.
 
     `total_seconds` from `began` gives `TimeoutError`, `read_seconds` in which nothing arrives
-    `aiohttp.SocketTimeoutError`, as aiohttp has them; 0 and None are no limit.
+    `aiohttp.SocketTimeoutError`, as aiohttp has them; 0 and None are no limit. A body that is slower than `least_speed`
+    for its seconds gives `TooSlow`.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, total_seconds: float | None, read_seconds: float | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        total_seconds: float | None,
+        read_seconds: float | None,
+        least_speed: Speed = Speed(),  # noqa: B008 - a value
     ) -> None:
         self._loop = loop
         self._total = total_seconds or float("inf")
         self._read = read_seconds or float("inf")
-        self._between = min(_LONGEST_BETWEEN_LOOKS, min(self._total, self._read) / _LOOKS_PER_LIMIT)
+        self._speed = least_speed if least_speed.bytes_per_second and least_speed.seconds else None
+        shortest = min(self._total, self._read, self._speed.seconds if self._speed else float("inf"))
+        self._between = min(_LONGEST_BETWEEN_LOOKS, shortest / _LOOKS_PER_LIMIT)
         self._watched: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -103,6 +139,9 @@ class Deadlines:
             elif watch.idle_seconds(now) >= self._read:
                 self._watched.discard(watch)
                 watch.fail(aiohttp.SocketTimeoutError("nothing arrives"))
+            elif self._speed is not None and watch.is_slower_than(self._speed, now):
+                self._watched.discard(watch)
+                watch.fail(TooSlow("too few bytes arrive"))
         self._timer = None
         if self._watched:
             self._look_later(now)

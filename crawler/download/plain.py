@@ -23,8 +23,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler.download.body import read_content
-from crawler.download.deadlines import Deadlines
+from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.route import TCP, Route, as_dialled
+from crawler.download.wire import StaleConnection, Wire, refuse_status
 from crawler.response import Response
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class PlainGets:
         jars: CookieJars,
         credentials: Credentials,
         timeout: aiohttp.ClientTimeout,
+        least_speed: Speed,
         max_body_bytes: int,
     ) -> None:
         self._session = session
@@ -96,7 +98,9 @@ class PlainGets:
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop, total_seconds=timeout.total, read_seconds=timeout.sock_read)
+        self._deadlines = Deadlines(
+            self._loop, total_seconds=timeout.total, read_seconds=timeout.sock_read, least_speed=least_speed
+        )
         self._origins: dict[tuple[str, Any, Any], _Origin] = {}
         self._is_possible = not (
             session.trace_configs or session.skip_auto_headers or connector.force_close or credentials.has_digest
@@ -136,6 +140,7 @@ class PlainGets:
         try:
             message, content = await _answered(protocol, asked, origin)
             watch.content = content
+            refuse_status(message.code, url)
             self._jars.store(request.session, url, message)
             body = await read_content(content, message.headers, request.max_body_bytes or self._max_body_bytes)
         except BaseException:
@@ -218,7 +223,11 @@ async def _answered(
     while True:
         try:
             message, content = await protocol.read()
-        except HttpProcessingError as error:
+        except (aiohttp.ClientConnectionError, HttpProcessingError) as error:
+            if isinstance(protocol, Wire) and protocol.is_stale(error):
+                raise StaleConnection(origin.connection_key) from error
+            if not isinstance(error, HttpProcessingError):
+                raise
             raise aiohttp.ClientResponseError(
                 origin.request_info, (), status=error.code, message=error.message, headers=error.headers
             ) from error

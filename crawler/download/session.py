@@ -21,12 +21,14 @@ from crawler.download import websocket
 from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars
+from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.plain import PlainGets
 from crawler.download.route import PROXY, TCP, Route, Router, as_dialled
 from crawler.download.save import Saver
 from crawler.download.translate import FOREIGN, translate
 from crawler.download.upload import json_writer, make_data
 from crawler.download.ways import Answer, Ways, make_resolver
+from crawler.download.wire import StaleConnection, refuse_status
 from crawler.errors import FetchError
 from crawler.proxies import redacted
 from crawler.request import Request, Timeout
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from crawler.settings import Settings
 
 __all__ = ["Downloader"]
+
+_SENT_TWICE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Safe methods (RFC 9110, 9.2.1): where a used connection turns out to be closed, they are sent over a new one. That is
+no other try, and no failure of the host."""
 
 _TRANSLATED: tuple[type[Exception], ...] = (*FOREIGN, ValueError)
 
@@ -104,6 +110,11 @@ class Downloader:
                 on_open=self._opened,
             )
             self._ways = await stack.enter_async_context(ways)
+            least_speed = Speed(settings.http.min_bytes_per_second, settings.http.min_speed_seconds)
+            self._slow = Deadlines(
+                asyncio.get_running_loop(), total_seconds=None, read_seconds=None, least_speed=least_speed
+            )
+            stack.callback(self._slow.close)
             self._plain = PlainGets(
                 ways.main,
                 ways.main_connector,
@@ -111,6 +122,7 @@ class Downloader:
                 jars=self._jars,
                 credentials=self._credentials,
                 timeout=self._timeout,
+                least_speed=least_speed,
                 max_body_bytes=settings.http.max_body_bytes,
             )
             stack.callback(self._plain.close)
@@ -145,10 +157,13 @@ class Downloader:
         route = None
         try:
             route = self._router.choose(request)
-            if self._plain.takes(request, route):
-                response = await self._plain.fetch(request, route, started)
-            else:
-                response = await self._fetch(request, route, started)
+            try:
+                response = await self._exchange(request, route, started)
+            except StaleConnection as stale:
+                if request.method not in _SENT_TWICE:
+                    raise
+                self._ways.forget(stale.key)
+                response = await self._exchange(request, route, started)
         except FetchError as error:
             self._tell(error, request, route)
             raise
@@ -159,8 +174,10 @@ class Downloader:
         response._json_loads = self._loads
         return response
 
-    async def _fetch(self, request: Request, route: Route, started: float) -> Response:
-        """Through aiohttp's session, with all that it can do."""
+    async def _exchange(self, request: Request, route: Route, started: float) -> Response:
+        if self._plain.takes(request, route):
+            return await self._plain.fetch(request, route, started)
+        # Through aiohttp's session, with all that it can do.
         url = as_dialled(request.url)
         async with contextlib.AsyncExitStack() as files:
             answer = await self._send(request, url, route, files)
@@ -276,9 +293,16 @@ class Downloader:
             url = url.with_user(None)  # the header goes before credentials in the address
         bare = _is_bare(request, route)
         session = self._ways.main if route.way == TCP and not bare else self._ways.session(route.way, bare=bare)
-        answer = await session.request(
-            request.method, url, headers=self._headers(request, url, route), allow_redirects=False, **options
-        )
+        headers = self._headers(request, url, route)
+        # A stream has no total time, but its head has: a byte now and then would hold the place for ever.
+        is_endless = request.stream and options["timeout"].total is None
+        async with asyncio.timeout(self._timeout.total if is_endless else None):
+            answer = await session.request(request.method, url, headers=headers, allow_redirects=False, **options)
+        try:
+            refuse_status(answer.status, request.url)
+        except FetchError:
+            answer.close()
+            raise
         self._jars.store(request.session, request.url, answer)
         return answer
 
@@ -323,8 +347,7 @@ class Downloader:
             if request.stream:
                 body, content = b"", open_stream(answer, http.max_file_bytes)
             else:
-                body = await read_body(answer, request.max_body_bytes or http.max_body_bytes)
-                content = None
+                body, content = await self._read_at_once(request, answer), None
         except BaseException:
             answer.close()
             raise
@@ -351,6 +374,18 @@ class Downloader:
             response.on_close(partial(self._streams.discard, answer))
             response.on_close(answer.close)
         return response
+
+    async def _read_at_once(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
+        limit = request.max_body_bytes or self._settings.http.max_body_bytes
+        connection = answer.connection
+        if connection is None or connection.protocol is None:  # a short body is all there
+            return await read_body(answer, limit)
+        watch = self._slow.add(connection.protocol, 0.0)
+        watch.content = answer.content
+        try:
+            return await read_body(answer, limit)
+        finally:
+            self._slow.discard(watch)
 
 
 def _is_bare(request: Request, route: Route) -> bool:

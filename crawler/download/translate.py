@@ -16,8 +16,10 @@ from aiohttp import client_exceptions, http_exceptions
 from aiohttp.http_websocket import WebSocketError
 
 from crawler import errors
+from crawler.download.deadlines import TooSlow
 from crawler.download.resolve import AddressBlocked, NameNotResolved
 from crawler.download.tls import CertificateNotPinned
+from crawler.download.wire import StaleConnection
 from crawler.errors import (
     BlockedError,
     BodyError,
@@ -88,6 +90,8 @@ def translate(error: BaseException, url: str) -> FetchError:
     A `FetchError` comes back as it is. The message shows `url` without user and password. Raises `TypeError` for what
     is neither among `FOREIGN` nor a `ValueError`.
     """
+    if isinstance(error, StaleConnection):
+        error = error.__cause__ or error
     carried = getattr(error, "os_error", error)  # by aiohttp's ClientConnectorError
     if isinstance(carried, AddressBlocked):
         meaning = _Meaning(BlockedError, carried.reason, str(carried))
@@ -218,6 +222,7 @@ _TABLE: Final[tuple[_Row, ...]] = (
         client_exceptions.ConnectionTimeoutError,
         _Meaning(errors.TimeoutError, "connect_timeout", "no connection in time"),
     ),
+    (TooSlow, _Meaning(errors.TimeoutError, "too_slow", "the body comes too slowly")),
     (client_exceptions.SocketTimeoutError, _Meaning(errors.TimeoutError, "read_timeout", "the server stopped sending")),
     (client_exceptions.ServerTimeoutError, _Meaning(errors.TimeoutError, "read_timeout", "the server took too long")),
     (client_exceptions.ServerConnectionError, _Meaning(ProtocolError, "disconnected", "the server hung up")),

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from crawler.download.body import ACCEPT_ENCODING
@@ -21,11 +22,14 @@ from crawler.download.connect import FreshConnections, make_connector, make_unix
 from crawler.download.lookup import LOOKUP_SECONDS
 from crawler.download.resolve import Resolver
 from crawler.download.route import PROXY, TCP, UNIX
+from crawler.download.wire import StaleConnection, Wire
 from crawler.guard import Guard
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
+
+    from aiohttp.client_reqrep import ConnectionKey
 
     from crawler.settings import Settings
 
@@ -46,7 +50,14 @@ class Answer(aiohttp.ClientResponse):
         peer = transport.get_extra_info("peername") if transport is not None else None
         if isinstance(peer, tuple):
             self.peer = peer[0]
-        return await super().start(connection)
+        protocol = connection.protocol
+        try:
+            return await super().start(connection)
+        except aiohttp.ClientError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, HttpProcessingError) else error
+            if isinstance(protocol, Wire) and protocol.is_stale(cause):
+                raise StaleConnection(connection._key) from error
+            raise
 
 
 class _Times(TypedDict):
@@ -120,6 +131,11 @@ class Ways:
         # that no delay, count or limit of ours knows of. There is no public switch.
         session._retry_connection = False
         return session
+
+    def forget(self, key: ConnectionKey) -> None:
+        """Close what is idle of this key."""
+        for connector in self._connectors.values():
+            connector.forget(key)
 
     def default_headers(self) -> CIMultiDict[str]:
         """Of a session that is not bare."""

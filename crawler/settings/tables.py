@@ -238,12 +238,14 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     # A lost SYN is sent again after 1, 3 and 7 s (RFC 6298); whoever has not answered by then will not.
     connect_seconds: Annotated[float, _key("name, connection and TLS handshake", "seconds", gt=0)] = 10.0
     read_seconds: Annotated[float, _key("between two pieces of an answer", "seconds", gt=0)] = 30.0
-    total_seconds: Annotated[float, _key("one exchange from start to end, unless streamed", "seconds", gt=0)] = 60.0
+    total_seconds: Annotated[
+        float, _key("one exchange from start to end; of a stream, to its headers", "seconds", gt=0)
+    ] = 60.0
     # The web's median page is below 100 KiB of HTML; 64 of the largest at once still fit into 640 MiB.
     max_body_bytes: Annotated[int, _key("largest body in memory, after decompression", "bytes", ge=1)] = 10 * 2**20
     # A server that sends a byte now and then holds a connection for ever; 1 KiB/s is slower than any modem.
     min_bytes_per_second: Annotated[
-        int, _key("a download to disk that is slower for min_speed_seconds is given up; 0 = none", "bytes", ge=0)
+        int, _key("a body that is slower for min_speed_seconds is given up; 0 = none", "bytes", ge=0)
     ] = 1024
     # As long as the pause that `read_seconds` allows, so that the two agree.
     min_speed_seconds: Annotated[float, _key("how long it may be that slow", "seconds", gt=0)] = 30.0
