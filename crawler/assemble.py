@@ -48,6 +48,7 @@ from crawler.scope import Scope, Shape, compiled
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.visit import Visits
+from crawler.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -190,6 +191,7 @@ class Crawl:
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         self.engine = self._build(frontier, fetcher, Fingerprinter(key))
+        stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
 
     def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""

@@ -161,6 +161,8 @@ def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         "not_modified", "items_unchanged", "duplicates", "items_dropped", "offsite", "robots_denied", "blocked",
     )  # fmt: skip
     rows.extend((name.replace("_", " "), str(stats[name])) for name in rare if stats.get(name))
+    if stats.get("stalls"):
+        rows.append(("stalls", f"{stats['stalls']} (the longest {stats['longest_stall_seconds']:.1f} s)"))
     tables = ((name, stats[name]) for name in ("status", "failures") if stats[name])
     rows.extend((name, ", ".join(f"{key}: {count}" for key, count in table.items())) for name, table in tables)
     rows.extend((name, str(count)) for name, count in stats["custom"].items())

@@ -28,7 +28,7 @@ LAYERS = (
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log pipelines frontier download export",
+    "clock lock stats log watchdog pipelines frontier download export",
     # 3 the loop
     """context refusals bounds places exchange callback_time page collector inline visit steps epochs refresh feed
     engine""",

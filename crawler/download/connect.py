@@ -8,6 +8,7 @@ connection depends on (host, port, proxy, TLS rule), so none is shared by reques
 from __future__ import annotations
 
 import errno
+import functools
 import resource
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 
+from crawler.download.deadlines import PatientProtocol
 from crawler.download.resolve import AddressBlocked
 
 if TYPE_CHECKING:
@@ -100,11 +102,16 @@ class FreshConnections(aiohttp.BaseConnector):
             del options["keepalive_timeout"]
             options["force_close"] = True
         super().__init__(*args, **options)
+        self._factory: Callable[[], ResponseHandler] = functools.partial(  # type: ignore[assignment]
+            PatientProtocol, loop=self._loop
+        )
         self._lifetime_seconds = lifetime_seconds or float("inf")
         self._most_open = _half_of_the_files() if most_open is None else most_open
         self._clock = clock
         self.on_open: Callable[[str, int | None], None] = lambda host, port: None
         """A connection to this host is there, after a while: what it is for goes out now."""
+        self.lost_seconds: Callable[[], float] = lambda: 0.0
+        """For how long the loop was held up so far (`deadlines.LostTime`)."""
         self._opened: weakref.WeakKeyDictionary[ResponseHandler, _Opened] = weakref.WeakKeyDictionary()
 
     async def connect(
@@ -115,7 +122,7 @@ class FreshConnections(aiohttp.BaseConnector):
     ) -> Connection:
         """As aiohttp's session calls it for every request: a connection from the pool, or a new one."""
         while True:
-            connection = await super().connect(req, traces, timeout)
+            connection = await self._connect(req, traces, timeout)
             protocol = connection.protocol
             assert protocol is not None
             opened = self._opened.get(protocol)
@@ -128,6 +135,22 @@ class FreshConnections(aiohttp.BaseConnector):
             if self._clock() - opened.at < self._lifetime_seconds:
                 return connection
             connection.close()
+
+    async def _connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> Connection:
+        """Once more where the time was not the host's but the loop's, which somebody held up: nothing was sent yet."""
+        while True:
+            began, lost = self._loop.time(), self.lost_seconds()
+            try:
+                return await super().connect(req, traces, timeout)
+            except TimeoutError:
+                lost = self.lost_seconds() - lost
+                if not lost or self._loop.time() - began - lost >= (timeout.connect or 0.0):
+                    raise
 
     def peer(self, protocol: ResponseHandler) -> str | None:
         """The IP address at the other end; None for a Unix socket."""

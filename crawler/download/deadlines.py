@@ -5,25 +5,92 @@ costs. Most exchanges end long before their limit, so here one look at all of th
 limit, has the same effect: the error is set on the connection, where whoever waits for it is woken with it.
 
 A loop that was held up (by a callback that computes, say) has not read what has arrived meanwhile. So the time by which
-a look comes late is nobody's: it does not count.
+a look comes late is nobody's: it does not count. `LostTime` sums it up for the exchanges that are not watched here:
+`within` is their total, and `PatientProtocol` the connection whose pauses they are.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import AsyncIterator
 
-    from aiohttp.client_proto import ResponseHandler
-
-__all__ = ["Deadlines", "Watch"]
+__all__ = ["Deadlines", "LostTime", "PatientProtocol", "Watch"]
 
 _LONGEST_BETWEEN_LOOKS: Final = 1.0
 _LOOKS_PER_LIMIT: Final = 20
 """So a limit may be overrun by a twentieth of itself, and by no more than a second."""
+
+
+_BEAT_SECONDS: Final = 0.05
+"""So much of each stall goes unseen; twenty timers a second are a fiftieth of a percent of a processor."""
+_LATE_SECONDS: Final = 0.1
+"""What a busy loop is late by anyway."""
+
+
+class LostTime:
+    """`lost()`: the seconds for which this loop was held up since it was made. Close it to stop its timer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lost = 0.0
+        self._due = loop.time()
+        self._beat()
+
+    def __call__(self) -> float:
+        late = self._loop.time() - self._due
+        return self._lost + late if late > _LATE_SECONDS else self._lost
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        self._lost = self()
+        self._due = self._loop.time() + _BEAT_SECONDS
+        self._timer = self._loop.call_at(self._due, self._beat)
+
+    @contextlib.asynccontextmanager
+    async def within(self, seconds: float | None) -> AsyncIterator[None]:
+        """`asyncio.timeout`, by time that was not lost. None and 0 are no limit."""
+        if not seconds:
+            yield
+            return
+        loop, end, limit = self._loop, self._loop.time() + seconds - self(), asyncio.timeout(None)
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            now, due = loop.time(), end + self()
+            if now < due:
+                timer = loop.call_at(due, look)
+            else:
+                limit.reschedule(now)
+
+        timer = loop.call_at(end + self(), look)
+        try:
+            async with limit:
+                yield
+        finally:
+            timer.cancel()
+
+
+class PatientProtocol(ResponseHandler):
+    """A connection whose limit between two pieces of an answer begins anew when its timer came late: what has arrived
+    meanwhile was not read."""
+
+    def _on_read_timeout(self) -> None:
+        timer = self._read_timeout_handle
+        late = 0.0 if timer is None else self._loop.time() - timer.when()
+        if late > max(_LATE_SECONDS, (self.read_timeout or 0.0) / _LOOKS_PER_LIMIT):
+            self._reschedule_timeout()
+        else:
+            super()._on_read_timeout()
 
 
 class Watch:

@@ -21,6 +21,7 @@ from crawler.download import websocket
 from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars
+from crawler.download.deadlines import LostTime
 from crawler.download.plain import PlainGets
 from crawler.download.route import PROXY, TCP, Route, Router, as_dialled
 from crawler.download.save import Saver
@@ -93,6 +94,8 @@ class Downloader:
             self._resolver = make_resolver(settings, self._guard)
             stack.push_async_callback(self._resolver.close)
             self._router = Router(settings, self._resolver)
+            self._lost = LostTime(asyncio.get_running_loop())
+            stack.callback(self._lost.close)
             ways = Ways(
                 settings,
                 self._guard,
@@ -102,6 +105,7 @@ class Downloader:
                 json_serialize=self._dumps,
                 trace_configs=self._trace_configs,
                 on_open=self._opened,
+                lost_seconds=self._lost,
             )
             self._ways = await stack.enter_async_context(ways)
             self._plain = PlainGets(
@@ -162,9 +166,15 @@ class Downloader:
     async def _fetch(self, request: Request, route: Route, started: float) -> Response:
         """Through aiohttp's session, with all that it can do."""
         url = as_dialled(request.url)
-        async with contextlib.AsyncExitStack() as files:
+        timeout = self._timeout_of(request)
+        seconds = None if self._aiohttp_watches(request) else timeout.total
+        async with contextlib.AsyncExitStack() as files, self._lost.within(seconds):
             answer = await self._send(request, url, route, files)
             return await self._read(request, answer, started)
+
+    def _aiohttp_watches(self, request: Request) -> bool:
+        """The total: where it goes on behind our back, and where a tracer is to hear of it as aiohttp's own error."""
+        return request.stream or bool(self._trace_configs)
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
@@ -263,8 +273,10 @@ class Downloader:
                 options["chunked"] = True
             if request.expect100:
                 options["expect100"] = True
-        if request.timeout is not None or request.stream:
-            options["timeout"] = self._timeout_of(request)
+        timeout = self._timeout_of(request)
+        if not self._aiohttp_watches(request):  # that is done here (`_fetch`)
+            timeout = aiohttp.ClientTimeout(None, timeout.connect, timeout.sock_read, timeout.sock_connect)
+        options["timeout"] = timeout
         if request.skip_auto_headers:
             options["skip_auto_headers"] = request.skip_auto_headers
         if self._trace_configs and route.proxy is not None:
