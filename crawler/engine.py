@@ -64,8 +64,8 @@ class Engine:
     """One run of one spider. Everything it uses is opened before and closed after by whoever assembled it.
 
     `await engine.run()` returns why it ended: `finished`, `page_limit`, `item_limit`, `time_limit`, `error_limit`,
-    `failed`, `interrupted`, or what `stop` was given. Raises `EngineUnavailable` where the frontier or an output
-    failed.
+    `refused_limit`, `failed`, `interrupted`, or what `stop` was given. Raises `EngineUnavailable` where
+    the frontier or an output failed.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Engine:
         self.stats = context.stats
         self.phase = Phase.READY
         self._limits = context.settings.crawl
+        self._refused_limit = context.settings.output.refused_limit
         self._frontier = context.frontier
         self._fetcher = context.fetcher
         self._epochs = epochs
@@ -118,6 +119,7 @@ class Engine:
         )
 
         self._earlier_errors = self.stats.total.errors
+        self._earlier_refused = self.stats.total.items_refused
 
     # -- the story ---------------------------------------------------------------------------------------------------
 
@@ -289,16 +291,25 @@ class Engine:
             await Steps(self._visits.visit(page, request, lease, place.leave), self._frontier, lease)
         except asyncio.CancelledError:
             page.close()
-            released = Page(request, lease)  # nothing of it happened
-            released.verdict = Verdict.RELEASE
-            self._epochs.apply(released)
+            self._epochs.apply(self._released(request, lease))
             raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            page.close()
+            logger.warning("%s of the user's code, on %r: stopping", type(error).__name__, request)
+            self.stop("interrupted")
+            return self._released(request, lease)
         except BaseException:
             page.close()
             raise
         finally:
             place.leave()
         return page
+
+    def _released(self, request: Request, lease: Lease) -> Page:
+        """Nothing of it happened."""
+        released = Page(request, lease)
+        released.verdict = Verdict.RELEASE
+        return released
 
     def _set_aside(self, page: Page, reason: str, message: str) -> Page:
         """None of the user's code sees it: that may be what kills."""
@@ -324,6 +335,8 @@ class Engine:
         limits, total = self._limits, self.stats.total
         if limits.error_limit and total.errors - self._earlier_errors >= limits.error_limit:
             self.stop("error_limit")
+        elif self._refused_limit and total.items_refused - self._earlier_refused > self._refused_limit:
+            self.stop("refused_limit")
         elif limits.item_limit and total.items >= limits.item_limit:
             self.stop("item_limit")
         elif limits.page_limit and total.pages >= limits.page_limit:
@@ -385,7 +398,7 @@ class Engine:
     async def _guarded(self, method: Callable[[Any], Any], argument: Any) -> None:
         try:
             await _settled(method(argument))
-        except Exception:
+        except (Exception, KeyboardInterrupt, SystemExit):
             logger.exception("%s of spider %r raised", method.__qualname__, self.spider.name)
             self.stats.failed("close_error")
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from crawler.collector import OUTPUTS_PER_TURN
-from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.errors import CrawlerError, EngineUnavailable, message_of
 from crawler.inline import trusted
 from crawler.page import Page
 from crawler.request import Request
@@ -73,10 +73,14 @@ class Feed:
                 self._epochs.started = await self._take_all()
             except EngineUnavailable:
                 raise
+            except (KeyboardInterrupt, SystemExit) as error:
+                logger.warning("%s of start() of spider %r: stopping", type(error).__name__, self._spider.name)
+                self._stop("interrupted")
+                return
             except Exception as error:
                 self._stats.failed("start_error")
                 logger.error(
-                    "start() of spider %r failed: %s", self._spider.name, error,
+                    "start() of spider %r failed: %s", self._spider.name, message_of(error),
                     exc_info=None if isinstance(error, CrawlerError) else error,
                 )  # fmt: skip
                 self._stop("failed")

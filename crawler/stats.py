@@ -32,6 +32,9 @@ class Totals(msgspec.Struct):
     """Pages of a refresh that the server said have not changed (304)."""
     items: int = 0
     items_dropped: int = 0
+    """By pipelines, the refused ones included."""
+    items_refused: int = 0
+    """Those that a pipeline raised on, or no output could hold: `refused.jsonl` has them."""
     items_unchanged: int = 0
     """Those of unchanged pages that `--only-changed` left out."""
     errors: int = 0

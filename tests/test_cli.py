@@ -177,12 +177,13 @@ def test_stats_json_has_the_documented_keys_and_types(crawler: Callable[..., End
     crawler(*books_of(shop))
     stats = stats_of()
     integers = {
-        *("requests", "responses", "pages", "items", "items_dropped", "errors", "retries", "redirects", "bytes"),
-        *("duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
-        *("added", "waiting", "done", "failed", "dropped", "not_modified", "items_unchanged"),
+        *("requests", "responses", "pages", "items", "items_dropped", "items_refused", "errors", "retries"),
+        *("redirects", "bytes", "duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
+        *("added", "waiting", "done", "failed", "dropped", "not_modified", "items_unchanged", "stalls"),
     }
     tables = {"status", "failures", "proxies", "custom"}
-    assert set(stats) == {"spider", "reason", "started_at", "finished_at", "elapsed_seconds"} | integers | tables
+    words = {"spider", "reason", "started_at", "finished_at", "elapsed_seconds", "longest_stall_seconds"}
+    assert set(stats) == words | integers | tables
     assert stats["added"] == stats["done"] + stats["failed"] + stats["dropped"] + stats["waiting"]
     assert {name: type(stats[name]) for name in integers} == dict.fromkeys(integers, int)
     assert {name: type(stats[name]) for name in tables} == dict.fromkeys(tables, dict)
