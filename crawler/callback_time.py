@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from crawler.errors import CallbackTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Iterator
 
-__all__ = ["CallbackTime", "fetching", "unhurried"]
+__all__ = ["CallbackTime", "close", "fetching", "unhurried"]
 
 logger = logging.getLogger("crawler.callbacks")
 
@@ -81,11 +81,20 @@ class _Endable:
             "Code that catches CancelledError must raise it again",
             self._name, _GRACE_SECONDS,
         )  # fmt: skip
-        with contextlib.suppress(RuntimeError):  # it ignored that, too
-            self._steps.close()
-            if inspect.iscoroutine(self._awaitable):
-                return
-        _left_behind.append(self._steps)
+        waiting = list(_awaited(self._awaitable))
+        if waiting:
+            with contextlib.suppress(RuntimeError):  # it ignored that, too
+                self._steps.close()
+            _left_behind.extend(each for each in waiting if inspect.getcoroutinestate(each) != inspect.CORO_CLOSED)
+        else:
+            _left_behind.append(self._steps)
+
+
+def _awaited(awaitable: object) -> Iterator[Coroutine[Any, Any, Any]]:
+    """A coroutine and those that it waits for; nothing for what is none, as an async generator's next output."""
+    while inspect.iscoroutine(awaitable):
+        yield awaitable
+        awaitable = awaitable.cr_await
 
 
 class _Alarm:
@@ -167,6 +176,12 @@ class CallbackTime:
         finally:
             self._limit = None
 
+    def cut(self, seconds: float) -> None:
+        """No more than that from now on."""
+        self._allowed = self._left = seconds
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
     def pause(self) -> None:
         self._pauses += 1
         if self._pauses == 1 and self._limit is not None and not self._limit.expired():
@@ -177,6 +192,12 @@ class CallbackTime:
         self._pauses -= 1
         if self._pauses == 0 and self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time() + (self._left or 0.0))
+
+
+async def close(generator: AsyncGenerator[Any], time: CallbackTime) -> None:
+    """Run what an async generator has in its `finally`, in the time that is left; nothing where it was left behind."""
+    if not time.left_behind:
+        await time.spend(generator.aclose())
 
 
 _spending: contextvars.ContextVar[CallbackTime | None] = contextvars.ContextVar("spending", default=None)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import fate
 from crawler import url as urls
-from crawler.callback_time import CallbackTime
+from crawler.callback_time import CallbackTime, close
 from crawler.contracts import Entry
 from crawler.errors import CallbackError
 from crawler.fate import Fate
@@ -131,7 +131,7 @@ class Collector:
             return
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(result, AsyncGenerator):  # left in its middle, its `finally` is to run now
-                stack.push_async_callback(_close, result, budget)
+                stack.push_async_callback(close, result, budget)
             for number in itertools.count(1):
                 output = await budget.spend(anext(result, _END))
                 if output is _END:
@@ -343,11 +343,6 @@ class Collector:
 
 
 _END: Any = object()
-
-
-async def _close(generator: AsyncGenerator[Any], budget: CallbackTime) -> None:
-    if not budget.left_behind:
-        await budget.spend(generator.aclose())
 
 
 def _is_filtered(hop: Request) -> bool:

@@ -19,6 +19,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from crawler import crash, fate
+from crawler.callback_time import CallbackTime
 from crawler.contracts import Lease, Verdict
 from crawler.errors import EngineUnavailable
 from crawler.fate import Fate
@@ -49,6 +50,10 @@ _DEATHS = 2
 """Processes that a request's code may kill before it is set aside."""
 _CANCEL_SECONDS = 5.0
 """How long a cancelled page may take to give up before the end goes on without it."""
+
+_CLOSING_SECONDS = 7 * 86_400.0
+"""For `closed` and `close_spider`, which may have very much to write. Who does not want to wait sends a second signal.
+"""
 
 
 class Phase(enum.Enum):
@@ -97,6 +102,7 @@ class Engine:
         self._codec = codec
         self._pipelines = pipelines
         self._opened: list[Pipeline] = []
+        self._closing: CallbackTime | None = None
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
         self._busy: dict[asyncio.Task[Any], Lease] = {}
@@ -171,9 +177,11 @@ class Engine:
             self._wake.set()
 
     def abort(self) -> None:
-        """Stop now: what is in flight goes back to the frontier."""
+        """Stop now: what is in flight goes back to the frontier, what is being closed gets some seconds."""
         self.stop("interrupted")
         self._aborting.set()
+        if self._closing is not None:
+            self._closing.cut(_CANCEL_SECONDS)
         self._wake.set()
 
     # -- side by side ------------------------------------------------------------------------------------------------
@@ -396,8 +404,13 @@ class Engine:
                 await self._guarded(closer, self.spider)
 
     async def _guarded(self, method: Callable[[Any], Any], argument: Any) -> None:
+        self._closing = CallbackTime(
+            method.__qualname__, _CANCEL_SECONDS if self._aborting.is_set() else _CLOSING_SECONDS
+        )
         try:
-            await _settled(method(argument))
+            closed = method(argument)
+            if inspect.isawaitable(closed):
+                await self._closing.spend(closed)
         except (Exception, KeyboardInterrupt, SystemExit):
             logger.exception("%s of spider %r raised", method.__qualname__, self.spider.name)
             self.stats.failed("close_error")

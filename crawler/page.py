@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from crawler.request import Request
     from crawler.traps import Watch
 
-__all__ = ["Page", "Reached"]
+__all__ = ["ITEM_FAILURES", "Page", "Reached"]
+
+ITEM_FAILURES = frozenset({"pipeline_error", "pipeline_timeout", "item_error"})
+"""Why items of a page were refused, as statistics count it."""
 
 
 class Reached(NamedTuple):
@@ -135,8 +138,9 @@ class Page:
             self.reached = self.reached._replace(end=end.encode())
 
     def retract(self) -> None:
-        """Its callback failed, and nothing that it gave so far is to count."""
-        self.entries, self.kept, self.undelivered, self.failures = [], [], [], []
+        """Its callback or errback failed, and nothing that it gave so far is to count."""
+        self.entries, self.kept, self.undelivered = [], [], []
+        self.failures = [reason for reason in self.failures if reason not in ITEM_FAILURES]
         self.items_dropped = self.items_unchanged = 0
         self.close()
 

@@ -331,9 +331,11 @@ class Visits:
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
             await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
+            await self._collector.settle(page)
         except EngineUnavailable:
             raise
         except Exception:
+            self._collector.retract(page)
             logger.exception("errback %s of spider %r raised on %r", name, self._spider.name, failure)
             page.failures.append("errback_error")
 
