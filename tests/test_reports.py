@@ -17,7 +17,7 @@ from crawler.testing import Canary, Chaos, LocalSite, run_spider
 if TYPE_CHECKING:
     from pathlib import Path
 
-OURS = {"robots", "blocked_address", "depth_limit"}
+OURS = {"robots", "blocked_address", "depth"}
 """What our own rules refused, which is no error."""
 LINKS = ("/ok/1", "/ok/2", "/ok/2", "/raises", "/drops", "/refuses", "/gone", "/moved", "/loop", "/private", "/dies")
 
