@@ -19,7 +19,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood durable clean
+.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood soak durable clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ frontier: $(VENV)/installed ## what the frontier costs from 10,000 to 10 million
 
 flood: $(VENV)/installed ## what a page costs that gives a million items or requests
 	$(BIN)/python benchmarks/flood.py $(ARGS)
+
+soak: $(VENV)/installed ## everything that goes wrong, at once, for half an hour
+	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 durable: $(VENV)/installed ## what durability costs, beside memory://
 	$(BIN)/python benchmarks/durable.py $(ARGS)

@@ -36,6 +36,7 @@ from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
 from crawler.outputs import Outputs
+from crawler.passage import Passage
 from crawler.places import Places
 from crawler.politeness import HostRule
 from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
@@ -48,6 +49,7 @@ from crawler.scope import Scope, Shape, compiled
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.visit import Visits
+from crawler.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -190,6 +192,7 @@ class Crawl:
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         self.engine = self._build(frontier, fetcher, Fingerprinter(key))
+        stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
 
     def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""
@@ -204,6 +207,7 @@ class Crawl:
         epochs = Epochs(
             context,
             exporters=self._outputs.exporters,
+            refused=self._outputs.refused,
             outputs=self._outputs.keys,
             rows=(*rows, *([] if refresh is None else [refresh.rows])),
             on_page=bounds.settle,
@@ -214,13 +218,9 @@ class Crawl:
             codec=codec,
             fingerprint=fingerprint,
             bounds=bounds,
-            pipelines=pipelines,
-            exporters=self._outputs.exporters,
-            make_spool=functools.partial(Spool, self.job),
+            passage=self._passage(context, pipelines),
             refusals=refusals,
             relieve=epochs.relieve,
-            on_item=self._on_item,
-            only_changed=self._only_changed,
         )
         places = Places(context)
         fetch = None if refresh is None else refresh.fetch
@@ -248,6 +248,17 @@ class Crawl:
             codec=codec,
             epochs=epochs,
             pipelines=pipelines,
+        )
+
+    def _passage(self, context: Context, pipelines: Sequence[Pipeline]) -> Passage:
+        return Passage(
+            context,
+            pipelines=pipelines,
+            exporters=self._outputs.items,
+            refused=self._outputs.refused,
+            make_spool=functools.partial(Spool, self.job),
+            on_item=self._on_item,
+            only_changed=self._only_changed,
         )
 
     def _context(self, frontier: LocalFrontier, fetcher: Fetcher) -> Context:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from crawler.errors import message_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +39,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     ) -> Attempt:
         """`reason` and `status` win over what the error says."""
         said = reason or str(getattr(error, "reason", "error"))
-        return cls(at, said, status or getattr(error, "status", 0), wait_seconds, str(error)[:_LONGEST_MESSAGE])
+        return cls(at, said, status or getattr(error, "status", 0), wait_seconds, message_of(error)[:_LONGEST_MESSAGE])
 
     def __str__(self) -> str:
         return str(self.status) if self.reason == f"status_{self.status}" else self.reason

@@ -1,5 +1,5 @@
-"""What a callback gives, judged as it comes: links become frontier entries, items pass the pipelines and are encoded
-for each output. All of it is gathered in the callback's `Page`."""
+"""What a callback gives, judged as it comes: links and requests become frontier entries, items go their way
+(`passage.py`). All of it is gathered in the callback's `Page`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from collections.abc import (
     Generator,
     Iterable,
     Mapping,
-    Sequence,
 )
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from crawler import fate
 from crawler import url as urls
-from crawler.callback_time import CallbackTime
-from crawler.contracts import Entry, Exporter, Pipeline, Spool
-from crawler.errors import CallbackError, DropItem, EngineUnavailable
+from crawler.callback_time import CallbackTime, close
+from crawler.contracts import Entry
+from crawler.errors import CallbackError
 from crawler.fate import Fate
-from crawler.item import as_dict, is_item, type_name
+from crawler.item import is_item, type_name
 from crawler.links import Links
 from crawler.page import Reached
 from crawler.request import Request, RequestCodec
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from crawler.contracts import Lease
     from crawler.fate import Revisit
     from crawler.page import Page
+    from crawler.passage import Passage
     from crawler.refusals import Refusals
     from crawler.url import Fingerprinter
 
@@ -65,13 +65,9 @@ class Collector:
         codec: RequestCodec,
         fingerprint: Fingerprinter,
         bounds: Bounds,
-        pipelines: Sequence[Pipeline],
-        exporters: Sequence[Exporter],
-        make_spool: Callable[[], Spool],
+        passage: Passage,
         refusals: Refusals,
         relieve: Callable[[Page], Awaitable[None]],
-        on_item: Callable[[Any], Awaitable[None]] | None = None,
-        only_changed: bool = False,
     ) -> None:
         self._spider = context.spider
         self._frontier = context.frontier
@@ -80,16 +76,11 @@ class Collector:
         self._codec = codec
         self._fingerprint = fingerprint
         self._bounds = bounds
-        self._pipelines = pipelines
-        self._exporters = exporters
-        self._make_spool = make_spool
+        self._passage = passage
         self._refusals = refusals
         self._relieve = relieve
-        self._on_item = on_item
-        self._only_changed = only_changed
+        self._is_whole = not context.settings.crawl.partial_pages
         self._output_limit = context.settings.crawl.output_limit
-        self._with_ids = context.settings.output.item_ids
-        self._start_items = 0
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
         self._methods: set[str] = set()
         """Of the spider, as far as requests named them."""
@@ -105,15 +96,24 @@ class Collector:
         Raises what the callback raises, `CallbackError` for output of a wrong type, `NotStorable` for a request that
         cannot wait; what it gave before that stays collected.
         """
+        task = asyncio.current_task()
         try:
             await self._run(page, callback, argument, kwargs, seconds)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # Of a task that the callback itself made: to us an error like any other, not our own end.
             raise CallbackError(
                 f"{_name(callback)} of spider {self._spider.name!r} awaited what was cancelled"
+            ) from error
+        except (Exception, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # GeneratorExit, or one of the user's own. Unless it is us who are closed, which is no step of this task.
+            if task is None or asyncio.current_task(task.get_loop()) is not task:
+                raise
+            raise CallbackError(
+                f"{_name(callback)} of spider {self._spider.name!r} raised {type_name(error)}"
             ) from error
 
     async def _run(
@@ -131,7 +131,7 @@ class Collector:
             return
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(result, AsyncGenerator):  # left in its middle, its `finally` is to run now
-                stack.push_async_callback(result.aclose)
+                stack.push_async_callback(close, result, budget)
             for number in itertools.count(1):
                 output = await budget.spend(anext(result, _END))
                 if output is _END:
@@ -152,7 +152,7 @@ class Collector:
             self._add_links(page, output)
         elif is_item(output):
             self._count(page, callback)
-            await self._add_item(page, output)
+            await self._passage.take(page, output)
         elif isinstance(output, Iterable) and not isinstance(output, (str, bytes)):
             with contextlib.closing(output) if isinstance(output, Generator) else contextlib.nullcontext():
                 for number, each in enumerate(output, 1):
@@ -165,8 +165,24 @@ class Collector:
                 "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all "
                 "returns, a list or generator of those, or None"
             )
-        if len(page.entries) >= _ENTRIES_AT_ONCE:
+        if len(page.entries) >= _ENTRIES_AT_ONCE and not (self._is_whole and page.lease is not None):
             await self._relieve(page)
+
+    async def settle(self, page: Page) -> None:
+        """The callback came to its end: what waited for that (`crawl.partial_pages`) counts."""
+        if not self._is_whole:
+            return
+        await self._passage.deliver(page)
+        entries = page.entries
+        for start in range(0, len(entries) - _ENTRIES_AT_ONCE, _ENTRIES_AT_ONCE):
+            page.entries = entries[start : start + _ENTRIES_AT_ONCE]
+            await self._relieve(page)
+        page.entries = entries[-(len(entries) % _ENTRIES_AT_ONCE or _ENTRIES_AT_ONCE) :]
+
+    def retract(self, page: Page) -> None:
+        """The callback failed: where a page counts as a whole or not at all, nothing that it gave does."""
+        if self._is_whole:
+            page.retract()
 
     def _count(self, page: Page, callback: str) -> None:
         """What one page gives may not go on for ever."""
@@ -316,61 +332,6 @@ class Collector:
             self._stats.total.offsite += 1
         else:
             self._stats.failures[reason] += 1
-
-    # -- items -------------------------------------------------------------------------------------------------------
-
-    async def _add_item(self, page: Page, item: Any) -> None:
-        if page.unchanged and self._only_changed:
-            page.items_unchanged += 1
-            return
-        for pipeline in self._pipelines:
-            try:
-                processed = pipeline.process_item(item, self._spider)
-                item = await processed if inspect.isawaitable(processed) else processed
-            except DropItem as drop:
-                page.items_dropped += 1
-                logger.info("item dropped by %s: %s", type(pipeline).__name__, drop.reason)
-                return
-            except EngineUnavailable:
-                raise
-            except Exception:
-                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item raised")
-                return
-            if item is None:
-                self._item_failed(page, "pipeline_error", f"{type(pipeline).__name__}.process_item returned None")
-                return
-        try:
-            fields = self._fields(page, item)
-            encoded = [exporter.encode(fields) for exporter in self._exporters]
-        except (TypeError, ValueError):
-            self._item_failed(page, "item_error", f"a {type_name(item)} cannot be written")
-            return
-        await self._keep(page, encoded)
-        if self._on_item is not None:
-            await self._on_item(item)
-
-    def _fields(self, page: Page, item: Any) -> Mapping[str, Any]:
-        fields = as_dict(item)
-        if not self._with_ids or "_id" in fields:
-            return fields
-        if page.lease is not None:
-            return {"_id": f"{page.lease.key:016x}-{page.item_count}", **fields}
-        self._start_items += 1
-        return {"_id": f"start-{self._start_items - 1}", **fields}
-
-    async def _keep(self, page: Page, encoded: Sequence[bytes]) -> None:
-        page.item_count += 1
-        if not page.spools:
-            page.spools = [self._make_spool() for _ in encoded]
-        for spool, record in zip(page.spools, encoded, strict=True):
-            spool.append(record)
-            if spool.needs_spill:
-                await asyncio.to_thread(spool.spill)
-
-    def _item_failed(self, page: Page, reason: str, message: str) -> None:
-        page.failures.append(reason)
-        page.items_dropped += 1
-        logger.error("%s, for an item of %r", message, page.request, exc_info=True)
 
     def _not_before(self, request: Request) -> float:
         wanted = request.not_before

@@ -19,6 +19,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from crawler import crash, fate
+from crawler.callback_time import CallbackTime
 from crawler.contracts import Lease, Verdict
 from crawler.errors import EngineUnavailable
 from crawler.fate import Fate
@@ -50,6 +51,10 @@ _DEATHS = 2
 _CANCEL_SECONDS = 5.0
 """How long a cancelled page may take to give up before the end goes on without it."""
 
+_CLOSING_SECONDS = 7 * 86_400.0
+"""For `closed` and `close_spider`, which may have very much to write. Who does not want to wait sends a second signal.
+"""
+
 
 class Phase(enum.Enum):
     """The life of a run; each phase only leads to the next."""
@@ -64,8 +69,8 @@ class Engine:
     """One run of one spider. Everything it uses is opened before and closed after by whoever assembled it.
 
     `await engine.run()` returns why it ended: `finished`, `page_limit`, `item_limit`, `time_limit`, `error_limit`,
-    `failed`, `interrupted`, or what `stop` was given. Raises `EngineUnavailable` where the frontier or an output
-    failed.
+    `refused_limit`, `failed`, `interrupted`, or what `stop` was given. Raises `EngineUnavailable` where
+    the frontier or an output failed.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Engine:
         self.stats = context.stats
         self.phase = Phase.READY
         self._limits = context.settings.crawl
+        self._refused_limit = context.settings.output.refused_limit
         self._frontier = context.frontier
         self._fetcher = context.fetcher
         self._epochs = epochs
@@ -96,6 +102,7 @@ class Engine:
         self._codec = codec
         self._pipelines = pipelines
         self._opened: list[Pipeline] = []
+        self._closing: CallbackTime | None = None
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
         self._busy: dict[asyncio.Task[Any], Lease] = {}
@@ -118,6 +125,7 @@ class Engine:
         )
 
         self._earlier_errors = self.stats.total.errors
+        self._earlier_refused = self.stats.total.items_refused
 
     # -- the story ---------------------------------------------------------------------------------------------------
 
@@ -169,9 +177,11 @@ class Engine:
             self._wake.set()
 
     def abort(self) -> None:
-        """Stop now: what is in flight goes back to the frontier."""
+        """Stop now: what is in flight goes back to the frontier, what is being closed gets some seconds."""
         self.stop("interrupted")
         self._aborting.set()
+        if self._closing is not None:
+            self._closing.cut(_CANCEL_SECONDS)
         self._wake.set()
 
     # -- side by side ------------------------------------------------------------------------------------------------
@@ -289,16 +299,25 @@ class Engine:
             await Steps(self._visits.visit(page, request, lease, place.leave), self._frontier, lease)
         except asyncio.CancelledError:
             page.close()
-            released = Page(request, lease)  # nothing of it happened
-            released.verdict = Verdict.RELEASE
-            self._epochs.apply(released)
+            self._epochs.apply(self._released(request, lease))
             raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            page.close()
+            logger.warning("%s of the user's code, on %r: stopping", type(error).__name__, request)
+            self.stop("interrupted")
+            return self._released(request, lease)
         except BaseException:
             page.close()
             raise
         finally:
             place.leave()
         return page
+
+    def _released(self, request: Request, lease: Lease) -> Page:
+        """Nothing of it happened."""
+        released = Page(request, lease)
+        released.verdict = Verdict.RELEASE
+        return released
 
     def _set_aside(self, page: Page, reason: str, message: str) -> Page:
         """None of the user's code sees it: that may be what kills."""
@@ -324,6 +343,8 @@ class Engine:
         limits, total = self._limits, self.stats.total
         if limits.error_limit and total.errors - self._earlier_errors >= limits.error_limit:
             self.stop("error_limit")
+        elif self._refused_limit and total.items_refused - self._earlier_refused > self._refused_limit:
+            self.stop("refused_limit")
         elif limits.item_limit and total.items >= limits.item_limit:
             self.stop("item_limit")
         elif limits.page_limit and total.pages >= limits.page_limit:
@@ -383,9 +404,14 @@ class Engine:
                 await self._guarded(closer, self.spider)
 
     async def _guarded(self, method: Callable[[Any], Any], argument: Any) -> None:
+        self._closing = CallbackTime(
+            method.__qualname__, _CANCEL_SECONDS if self._aborting.is_set() else _CLOSING_SECONDS
+        )
         try:
-            await _settled(method(argument))
-        except Exception:
+            closed = method(argument)
+            if inspect.isawaitable(closed):
+                await self._closing.spend(closed)
+        except (Exception, KeyboardInterrupt, SystemExit):
             logger.exception("%s of spider %r raised", method.__qualname__, self.spider.name)
             self.stats.failed("close_error")
 

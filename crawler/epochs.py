@@ -47,7 +47,8 @@ _UNFILTERED_KEPT = 20_000
 class Epochs:
     """`apply`, `relieve` and `commit`, over a frontier and its outputs.
 
-    `outputs` are the keys of the exporters' positions, in order. `rows` are asked at each commit for what else is to be
+    `refused` is the one among the exporters, the last, that takes refused items. `outputs` are the keys of the
+    exporters' positions, in order. `rows` are asked at each commit for what else is to be
     kept. `on_page` is called with each page as it takes effect, `on_change` after each page that took effect,
     `on_turn` after each look whether to close.
     """
@@ -57,6 +58,7 @@ class Epochs:
         context: Context,
         *,
         exporters: Sequence[Exporter],
+        refused: Exporter | None = None,
         outputs: Sequence[str] = (),
         rows: Sequence[Rows] = (),
         on_page: Callable[[Page], None] = lambda page: None,
@@ -76,6 +78,7 @@ class Epochs:
         self._syncs_each = context.settings.frontier.durability == "power"
         self._on_page = on_page
         self._exporters = exporters
+        self._refused = refused
         self._outputs = outputs
         self._rows = rows
         self._on_turn = on_turn
@@ -140,8 +143,7 @@ class Epochs:
         if page.delivered:
             total.pages += 1
             total.depth_max = max(total.depth_max, page.depth - 1)
-        if page.item_count:
-            self._take_items(page)
+        self._take_items(page)
         self._dirty = True
         self._pages += 1
         if self._pages >= EPOCH_PAGES:
@@ -177,12 +179,22 @@ class Epochs:
 
     def _take_items(self, page: Page) -> None:
         count = page.item_count
+        if page.refused_count:
+            self._take_refused(page)
+        if not count:
+            return
         if self._item_limit:
             count = min(count, max(0, self._item_limit - self._stats.total.items))
         self._stats.total.items += count
         for exporter, spool in zip(self._exporters, page.spools, strict=False):
             exporter.append_spool(spool, count)
         page.spools = ()
+
+    def _take_refused(self, page: Page) -> None:
+        self._stats.total.items_refused += page.refused_count
+        if self._refused is not None and page.refused is not None:
+            self._refused.append_spool(page.refused)
+        page.refused = None
 
     async def relieve(self, page: Page) -> None:
         """Take over the requests that a page has given so far. Waits while there are enough in the open epoch."""

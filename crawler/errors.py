@@ -13,6 +13,7 @@
     ├── CallbackError              a callback gave something that is neither item nor request
     │   └── CallbackTimeout        it took longer than `crawl.callback_timeout_seconds`
     ├── DropItem                   a pipeline's word that an item goes no further
+    ├── InvalidItem                an item is not as its class says; also a ValueError
     └── FetchError                 one request did not give a response
         ├── BlockedError           refused by our own rules before anything was sent
         ├── DNSError               the name did not resolve
@@ -30,6 +31,7 @@ Each `FetchError` carries a `reason`: a short stable word that statistics count 
 from __future__ import annotations
 
 import builtins
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ __all__ = [
     "DropItem",
     "EngineUnavailable",
     "FetchError",
+    "InvalidItem",
     "InvalidURL",
     "JobDamaged",
     "JobError",
@@ -61,7 +64,10 @@ __all__ = [
     "TLSError",
     "TimeoutError",
     "UsageError",
+    "message_of",
 ]
+
+_logger = logging.getLogger("crawler.errors")
 
 
 class CrawlerError(Exception):
@@ -118,6 +124,10 @@ class DropItem(CrawlerError):
     def __init__(self, reason: str = "dropped") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class InvalidItem(CrawlerError, ValueError):
+    """An item whose fields are not what its class, or the one it is checked against, says; names the field."""
 
 
 class FetchError(CrawlerError):
@@ -217,3 +227,12 @@ class StatusError(FetchError):
     def __init__(self, status: int, url: str, message: str | None = None) -> None:
         super().__init__(message or f"{status} for {url}", reason=f"status_{status}", retryable=False)
         self.status = status
+
+
+def message_of(error: BaseException) -> str:
+    """Its text, whoever wrote its class; of one whose own `__str__` raises, the name of the class."""
+    try:
+        return str(error)
+    except Exception:
+        _logger.exception("the text of a %s cannot be had", type(error).__name__)
+        return f"<{type(error).__name__}>"

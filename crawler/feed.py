@@ -13,8 +13,9 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from crawler.callback_time import CallbackTime, close
 from crawler.collector import OUTPUTS_PER_TURN
-from crawler.errors import CrawlerError, EngineUnavailable
+from crawler.errors import CrawlerError, EngineUnavailable, message_of
 from crawler.inline import trusted
 from crawler.page import Page
 from crawler.request import Request
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Feed"]
 
 logger = logging.getLogger("crawler.engine")
+
+_END: Any = object()
 
 
 class Feed:
@@ -73,10 +76,14 @@ class Feed:
                 self._epochs.started = await self._take_all()
             except EngineUnavailable:
                 raise
+            except (KeyboardInterrupt, SystemExit) as error:
+                logger.warning("%s of start() of spider %r: stopping", type(error).__name__, self._spider.name)
+                self._stop("interrupted")
+                return
             except Exception as error:
                 self._stats.failed("start_error")
                 logger.error(
-                    "start() of spider %r failed: %s", self._spider.name, error,
+                    "start() of spider %r failed: %s", self._spider.name, message_of(error),
                     exc_info=None if isinstance(error, CrawlerError) else error,
                 )  # fmt: skip
                 self._stop("failed")
@@ -99,12 +106,16 @@ class Feed:
         if not isinstance(outputs, AsyncIterator):
             await self._take(self._collector.run, lambda _: outputs, None, {}, None)
             return True
+        time = CallbackTime("start()", None)  # without a limit, but it must end when it is cancelled
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(outputs, AsyncGenerator):
-                stack.push_async_callback(outputs.aclose)
+                stack.push_async_callback(close, outputs, time)
             stack.callback(self.apply_gathered)
             number = 0
-            async for output in outputs:
+            while True:
+                output = await time.spend(anext(outputs, _END))
+                if output is _END:
+                    return True
                 if isinstance(output, Request):
                     self._gather(output)
                 else:
@@ -116,7 +127,6 @@ class Feed:
                     return False
                 if number % OUTPUTS_PER_TURN == 0:
                     await asyncio.sleep(0)
-        return True
 
     async def _take(self, collect: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         page = Page(None, None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crawler import url as urls
 from crawler.attempt import Attempt, kept
-from crawler.callback_time import unhurried
+from crawler.callback_time import fetching, unhurried
 from crawler.errors import FetchError, StatusError
 from crawler.exchange import check_host
 from crawler.politeness import Answer
@@ -61,6 +61,10 @@ class Inline:
 
     async def fetch(self, request: Request) -> Response:
         """The final response, whatever its status, after retries. Raises `FetchError`, which has its `attempts`."""
+        with fetching():
+            return await self._fetch(request)
+
+    async def _fetch(self, request: Request) -> Response:
         self._trust(request)
         attempt = 0
         tried: list[Attempt] = []

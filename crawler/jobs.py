@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from crawler.dead_letter import REFUSED_FILE
 from crawler.errors import EngineUnavailable, JobDamaged, JobError, UsageError
 from crawler.frontier.kept import JobValues, check_format, damaged
 from crawler.frontier.layout import FORMAT
@@ -43,7 +44,7 @@ __all__ = [
 
 _MADE = (
     "frontier", "frontier.old", "frontier.previous", "frontier.repaired", "stats.json", "stats.json.new", "crawl.log",
-    "demo-port",
+    "demo-port", REFUSED_FILE,
 )  # fmt: skip
 """In a job's folder, beside `lock` and the folders of `crawler jobs repair`."""
 _DAMAGED = "frontier.damaged"

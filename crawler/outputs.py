@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crawler import crash
+from crawler.dead_letter import REFUSED_FILE
 from crawler.errors import UsageError
+from crawler.export.late import LateLinesExporter
 from crawler.frontier.kept import Kept
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ logger = logging.getLogger("crawler.job")
 
 
 class Outputs:
-    """The `exporters` of spider `spider` in the folder `job`; None: there is none."""
+    """Those of spider `spider` in the folder `job`; None: there is none, and so none for refused items."""
 
-    def __init__(self, exporters: Sequence[Exporter], job: Path | None, spider: str) -> None:
-        self.exporters = exporters
+    def __init__(self, items: Sequence[Exporter], job: Path | None, spider: str) -> None:
+        self.items = items
+        """What the user named."""
+        self.refused: Exporter | None = None if job is None else LateLinesExporter(job / REFUSED_FILE)
+        self.exporters = [*items, *([] if self.refused is None else [self.refused])]
         self._job = job
         self._spider = spider
 
@@ -54,7 +59,7 @@ class Outputs:
         saved = _decoded(frontier.get("positions"))
         begun = {key: await each.flush() for key, each in zip(keys, self.exporters, strict=True)}
         places = _decoded_places(frontier.get("outputs"))
-        for key, exporter in zip(keys, self.exporters, strict=True):
+        for key, exporter in zip(keys, self.items, strict=False):
             places[key] = Kept(exporter.target, exporter.path or "-", exporter.format)
         forgotten = sorted(place.target for key, place in places.items() if key not in keys)
         if forgotten:

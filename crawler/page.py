@@ -6,7 +6,7 @@ gives becomes such effects in `collector.py`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from crawler.request import Request
     from crawler.traps import Watch
 
-__all__ = ["Page", "Reached"]
+__all__ = ["ITEM_FAILURES", "Page", "Reached"]
+
+ITEM_FAILURES = frozenset({"pipeline_error", "pipeline_timeout", "item_error"})
+"""Why items of a page were refused, as statistics count it."""
 
 
 class Reached(NamedTuple):
@@ -54,9 +57,12 @@ class Page:
         "reached",
         "record",
         "refusal",
+        "refused",
+        "refused_count",
         "request",
         "spools",
         "unchanged",
+        "undelivered",
         "verdict",
         "watch",
     )
@@ -76,6 +82,11 @@ class Page:
         self.spools: Sequence[Spool] = ()
         """The items as each of the exporters has them."""
         self.item_count = 0
+        self.undelivered: list[Any] = []
+        """Items that wait for the page's end before somebody is given them (`crawl.partial_pages`)."""
+        self.refused: Spool | None = None
+        """Lines for the job's file of refused items."""
+        self.refused_count = 0
         self.outputs = 0
         """Items and requests so far, of the callback or errback that runs."""
         self.failures: list[str] = []
@@ -126,8 +137,16 @@ class Page:
             end = msgspec.structs.replace(Fate.decode(self.reached.end), revisit=None)
             self.reached = self.reached._replace(end=end.encode())
 
+    def retract(self) -> None:
+        """Its callback or errback failed, and nothing that it gave so far is to count."""
+        self.entries, self.kept, self.undelivered = [], [], []
+        self.failures = [reason for reason in self.failures if reason not in ITEM_FAILURES]
+        self.items_dropped = self.items_unchanged = 0
+        self.close()
+
     def close(self) -> None:
         """Let go of items that nobody wants."""
-        for spool in self.spools:
+        for spool in (*self.spools, *([] if self.refused is None else [self.refused])):
             spool.close()
         self.spools, self.item_count = (), 0
+        self.refused, self.refused_count = None, 0

@@ -10,15 +10,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from crawler import url as urls
-from crawler.errors import DropItem, FetchError, UsageError
-from crawler.item import field_get, field_set
+from crawler.errors import DropItem, FetchError, InvalidItem, UsageError
+from crawler.item import as_dict, field_get, field_set, is_item, type_name
 from crawler.request import Request
 
 if TYPE_CHECKING:
     from crawler.spider import Spider
 
-__all__ = ["Files"]
+__all__ = ["Files", "Validate"]
 
 logger = logging.getLogger("crawler.files")
 
@@ -128,3 +130,48 @@ def _suffix(url: str, content_type: str) -> str:
         return f".{own}"
     guessed = (mimetypes.guess_extension(content_type.partition(";")[0].strip()) or "").removeprefix(".")
     return f".{guessed}" if guessed in _SUFFIXES else ""
+
+
+class Validate:
+    """Refuses an item whose fields are not of the types that its class says: `pipelines = [Validate]`.
+
+    Dataclasses, attrs and msgspec objects are checked against their own class, pydantic models by it; nested objects
+    as well. A dict says nothing of itself: `Validate(Book)` checks it against a class (any of the same kinds, or a
+    `TypedDict`). The item goes on as it was, not converted. Raises `InvalidItem`, which names the field; what was
+    refused is in the job's `refused.jsonl`.
+    """
+
+    def __init__(self, cls: type | None = None) -> None:
+        self._of_dicts = cls
+
+    async def process_item(self, item: Any, spider: Spider) -> Any:
+        cls = self._of_dicts if isinstance(item, dict) else type(item)
+        if cls is not None:
+            _check(item, cls)
+        return item
+
+
+def _check(item: Any, cls: Any) -> None:
+    try:
+        if hasattr(cls, "model_validate"):
+            cls.model_validate(item if isinstance(item, dict) else item.model_dump(by_alias=True, warnings=False))
+        else:
+            msgspec.convert(_taken_apart(item), cls)
+    except msgspec.ValidationError as error:
+        raise InvalidItem(f"{type_name(item)}: {error}") from None
+    except ValueError as error:  # pydantic's
+        raise InvalidItem(f"{type_name(item)}: {_in_one_line(error)}") from None
+
+
+def _taken_apart(value: Any) -> Any:
+    """Objects as dicts, however deep: of an object of the right class msgspec does not look at the fields. pydantic's
+    stay, for it cannot make them."""
+    if is_item(value) and not hasattr(value, "model_validate"):
+        return {name: _taken_apart(inner) for name, inner in as_dict(value).items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_taken_apart(inner) for inner in value]) if type(value) in (list, tuple) else value
+    return value
+
+
+def _in_one_line(error: Any) -> str:
+    return "; ".join(f"{each['msg']} - at `{'.'.join(('$', *map(str, each['loc'])))}`" for each in error.errors())

@@ -29,7 +29,7 @@ __all__ = ["UNFINISHED", "Before", "check_options", "first_words", "make_room", 
 
 logger = logging.getLogger("crawler.job")
 
-UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
+UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "refused_limit", "stopped"})
 """States that the same command continues from; the others are a finish, after which it begins anew."""
 
 

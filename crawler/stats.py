@@ -32,6 +32,9 @@ class Totals(msgspec.Struct):
     """Pages of a refresh that the server said have not changed (304)."""
     items: int = 0
     items_dropped: int = 0
+    """By pipelines, the refused ones included."""
+    items_refused: int = 0
+    """Those that a pipeline raised on, or no output could hold: `refused.jsonl` has them."""
     items_unchanged: int = 0
     """Those of unchanged pages that `--only-changed` left out."""
     errors: int = 0
@@ -49,6 +52,9 @@ class Totals(msgspec.Struct):
     """Those that were given up, or refused by our own rules."""
     dropped: int = 0
     """Those that redirects led elsewhere: to a host that has its own turn, or to a page that was known."""
+    stalls: int = 0
+    """How often the loop was blocked for more than a second (`crawler.watchdog`)."""
+    longest_stall_seconds: float = 0.0
     status: dict[str, int] = {}
     failures: dict[str, int] = {}
     proxies: dict[str, dict[str, int]] = {}
@@ -95,6 +101,11 @@ class Stats:
             self.total.offsite += 1
         else:
             self.total.blocked += 1
+
+    def stalled(self, seconds: float) -> None:
+        """The loop was blocked for so long."""
+        self.total.stalls += 1
+        self.total.longest_stall_seconds = max(self.total.longest_stall_seconds, round(seconds, 3))
 
     def by_proxy(self, proxy: str | None, *, failed: bool = False) -> None:
         """Count a request that went through this proxy, if it went through one."""

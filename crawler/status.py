@@ -36,6 +36,7 @@ _ENDINGS = {
     "interrupted": "stopped early; the same command continues it",
     "killed": "was killed; the same command continues it",
     "error_limit": "failed: crawl.error_limit is reached; the same command continues it",
+    "refused_limit": "failed: more items were refused than output.refused_limit; the same command continues it",
     "failed": "failed; the same command continues it",
 }
 
@@ -158,9 +159,12 @@ def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("errors", str(stats["errors"])),
     ]
     rare = (
-        "not_modified", "items_unchanged", "duplicates", "items_dropped", "offsite", "robots_denied", "blocked",
+        "not_modified", "items_unchanged", "duplicates", "items_dropped", "items_refused", "offsite", "robots_denied",
+        "blocked",
     )  # fmt: skip
     rows.extend((name.replace("_", " "), str(stats[name])) for name in rare if stats.get(name))
+    if stats.get("stalls"):
+        rows.append(("stalls", f"{stats['stalls']} (the longest {stats['longest_stall_seconds']:.1f} s)"))
     tables = ((name, stats[name]) for name in ("status", "failures") if stats[name])
     rows.extend((name, ", ".join(f"{key}: {count}" for key, count in table.items())) for name, table in tables)
     rows.extend((name, str(count)) for name, count in stats["custom"].items())

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from crawler import crash, fate
 from crawler.attempt import Attempt, kept, summary
 from crawler.contracts import Lease, Verdict
-from crawler.errors import BlockedError, CallbackTimeout, CrawlerError, EngineUnavailable, FetchError, StatusError
+from crawler.errors import (
+    BlockedError,
+    CallbackTimeout,
+    CrawlerError,
+    EngineUnavailable,
+    FetchError,
+    StatusError,
+    message_of,
+)
 from crawler.exchange import check_host
 from crawler.fate import Fate
 from crawler.politeness import Pause
@@ -276,18 +284,21 @@ class Visits:
             response.changed, page.unchanged = False, True
         try:
             await self._collector.run(page, getattr(self._spider, name), response, request.cb_kwargs, seconds)
+            await self._collector.settle(page)
             if page.failures:  # of its items
                 page.invalidate()
         except EngineUnavailable:
             raise
         except FetchError as error:  # of an inline fetch or a stream in the callback
+            self._collector.retract(page)
             await self._fail(page, request, lease, error, response)
         except Exception as error:
             reason = "callback_timeout" if isinstance(error, CallbackTimeout) else "callback_error"
-            if isinstance(error, CrawlerError):  # its message says it all
+            if isinstance(error, CrawlerError) and error.__cause__ is None:  # its message says it all
                 logger.error("%s of spider %r, on %r: %s", name, self._spider.name, response, error)
             else:
                 logger.exception("%s of spider %r raised on %r", name, self._spider.name, response)
+            self._collector.retract(page)
             await self._fail(page, request, lease, error, response, reason=reason)
 
     async def _fail(
@@ -310,7 +321,7 @@ class Visits:
         asked = page.request or request
         ok = response is not None and response.status in self._ok_status(request)
         again = self._revisits.of_failure(asked, lease, error, response, ok=ok)
-        page.fate = self._fate(word, asked, lease, response, reason=reason, message=str(error), revisit=again)
+        page.fate = self._fate(word, asked, lease, response, reason=reason, message=message_of(error), revisit=again)
         page.invalidate()
         name = request.errback or "failed"
         status = 0 if response is None else response.status
@@ -320,9 +331,11 @@ class Visits:
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
             await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
+            await self._collector.settle(page)
         except EngineUnavailable:
             raise
         except Exception:
+            self._collector.retract(page)
             logger.exception("errback %s of spider %r raised on %r", name, self._spider.name, failure)
             page.failures.append("errback_error")
 

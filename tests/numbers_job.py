@@ -37,9 +37,18 @@ SECONDS = 60
 
 SPIDER = """
 from crawler import Spider
+from crawler.errors import InvalidItem
+
+class Picky:
+    async def process_item(self, item, spider):
+        if "refused" in item:
+            raise InvalidItem("not this one")
+        return item
 
 class Numbers(Spider):
     name = "numbers"
+    pipelines = [Picky]
+    refuses: bool = False
     settings = {"politeness": {"delay_seconds": 0, "concurrency_per_host": 6}}
 
     async def start(self):
@@ -48,6 +57,8 @@ class Numbers(Spider):
     def parse(self, response):
         for number in response.css("p::text").getall():
             yield {"number": int(number), "twice": 2 * int(number)}
+            if self.refuses:
+                yield {"refused": int(number)}
         yield response.follow_all()
 """
 
@@ -125,6 +136,8 @@ class Job:
     """The folder in which the same command runs again and again."""
 
     outputs = ("out.jsonl", "out.csv", "out.json")
+    refuses = False
+    """Whether each page has another item, one that its pipeline refuses."""
 
     def __init__(self, folder: Path, numbers: Numbers) -> None:
         self.folder = folder
@@ -139,6 +152,7 @@ class Job:
             environment["CRAWLER_CRASH_AT"] = crash_at
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "crawler", "run", "spider_of_numbers.py", "-a", f"site={self.numbers.url}"),
+            *("-a", f"refuses={self.refuses}"),
             *("--job", self.name, *itertools.chain(*(("-o", output) for output in self.outputs)), *options),
             cwd=self.folder,
             env={**environment, "PYTHONPATH": str(ROOT)},
@@ -183,11 +197,15 @@ class Job:
         return found
 
     def assert_complete(self) -> None:
-        """Every item once, in every format, and no line torn."""
+        """Every item once, in every format, those that were refused in their own, and no line torn."""
         expected = [{"number": number, "twice": 2 * number} for number in range(PAGES)]
         for output in self.outputs:
             found = sorted(_items(self.folder / output), key=lambda item: item["number"])
             assert found == expected, output
+        if self.refuses:
+            lines = (self.folder / self.name / "refused.jsonl").read_text().splitlines()
+            assert sorted(json.loads(line)["item"]["refused"] for line in lines) == list(range(PAGES)), "refused.jsonl"
+            assert self.stats()["items_refused"] == PAGES
         assert self.stats()["items"] == PAGES
         assert self.stats()["pages"] == PAGES
         assert self.stats()["reason"] == "finished"

@@ -23,15 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """attempt errors crash fate url query encoding css selector directives links body storable request form curl
-    response item settings contracts listings""",
+    """attempt errors crash dead_letter fate url query encoding css selector directives links body storable request form
+    curl response item settings contracts listings""",
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log pipelines frontier download export",
+    "clock lock stats log watchdog pipelines frontier download export",
     # 3 the loop
-    """context refusals bounds places exchange callback_time page collector inline visit steps epochs refresh feed
-    engine""",
+    """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
+    feed engine""",
     # 4 assembly
     "assemble outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors

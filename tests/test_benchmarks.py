@@ -210,3 +210,27 @@ def test_the_simulated_crawl_gets_every_page_and_sees_who_waits(scripts: Any) ->
     slow = model.simulate(model.Load(hosts=20, slow=5, pages=0, seconds=20, warm_up=5, concurrency=8))
     assert slow.quick_pages > 0.9 * slow.pages
     assert slow.met == 15
+
+
+@pytest.mark.hostile("R-41")
+async def test_a_soak_of_a_few_seconds_loses_doubles_and_leaks_nothing(scripts: Any, tmp_path: Path) -> None:
+    soak = scripts("soak")
+    done = await soak.soak(tmp_path, seconds=2.0, rate=0.2)
+    assert (done.problems, done.complaints, done.code) == ([], [], 0)
+    assert done.last > 40
+    assert done.faults.total() > 5
+    assert max(done.tasks) == min(done.tasks), "each page saw as many tasks"
+
+
+def test_a_soak_notices_what_is_missing_comes_twice_or_grows(scripts: Any) -> None:
+    soak = scripts("soak")
+    expected = soak.Expected.of(30)
+    items = [{"number": number} for number in expected.items] + [{"flood": 1}] * soak.FLOOD
+    assert soak._differences(items, sorted(expected.refused), expected) == []
+    assert soak._differences(items[1:], sorted(expected.refused), expected) == ["1 items lost: [1]"]
+    assert soak._differences([*items, {"number": 1}], [], expected) == [
+        "1 items twice: [1]",
+        "2 refused items lost: [4, 24]",
+    ]
+    assert soak.growth([5, 9, 100, 100, 100]) == 0.0
+    assert soak.growth(list(range(100, 200))) > soak.MOST_GROWTH

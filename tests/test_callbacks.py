@@ -250,6 +250,7 @@ def test_a_lambda_is_refused_as_a_callback_because_it_has_no_name_to_store() -> 
 # -- wrong types -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-27")
 @pytest.mark.parametrize(("output", "type_name"), [(42, "int"), ("text", "str"), (b"x", "bytes"), (3.5, "float")])
 async def test_anything_else_is_an_error_that_names_the_callback_and_the_type(
     output: Any, type_name: str, caplog: pytest.LogCaptureFixture
@@ -282,6 +283,7 @@ async def test_an_item_class_instead_of_an_item_is_named_as_a_class() -> None:
 # -- raising ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-27")
 @pytest.mark.parametrize("shape", ["plain", "generator", "coroutine", "async generator"])
 async def test_raising_keeps_what_was_given_before_and_calls_the_errback_once(
     shape: str, caplog: pytest.LogCaptureFixture
@@ -322,6 +324,7 @@ async def test_raising_keeps_what_was_given_before_and_calls_the_errback_once(
     assert caplog.text.count("KeyError: 'missing'") == 1
 
 
+@pytest.mark.hostile("R-27")
 async def test_one_page_that_raises_does_not_disturb_its_siblings() -> None:
     class Shape(OnePage):
         def parse(self, response: Response) -> Any:
@@ -352,6 +355,7 @@ async def test_an_errback_may_give_items_and_requests_as_a_callback_may() -> Non
     assert run.items == [{"failed": ""}, {"title": "A"}]
 
 
+@pytest.mark.hostile("R-27")
 async def test_an_errback_that_raises_is_counted_and_not_called_again() -> None:
     class Shape(OnePage):
         def parse(self, response: Response) -> Any:
@@ -396,6 +400,7 @@ async def test_a_cancelled_error_of_the_users_own_tasks_is_an_error_like_any_oth
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-28")
 @pytest.mark.parametrize("shape", ["coroutine", "generator"])
 async def test_an_async_callback_that_hangs_is_cancelled_and_counted(shape: str) -> None:
     cancelled = []
@@ -429,7 +434,7 @@ async def test_an_async_callback_that_hangs_is_cancelled_and_counted(shape: str)
 async def test_a_slow_pipeline_does_not_count_against_the_callbacks_time() -> None:
     class Slow:
         async def process_item(self, item: Any, spider: Spider) -> Any:
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.2)
             return item
 
     class Shape(OnePage):
@@ -439,7 +444,7 @@ async def test_a_slow_pipeline_does_not_count_against_the_callbacks_time() -> No
             yield {"n": 1}
             yield {"n": 2}
 
-    run, _ = await crawl_one_page(Shape, settings={"crawl": {"callback_timeout_seconds": 0.1}})
+    run, _ = await crawl_one_page(Shape, settings={"crawl": {"callback_timeout_seconds": 0.3}})
     assert run.items == [{"n": 1}, {"n": 2}]
     assert run.stats["errors"] == 0
 

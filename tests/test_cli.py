@@ -173,16 +173,18 @@ def test_a_job_folder_holds_frontier_stats_and_log(crawler: Callable[..., Ended]
     assert not Path("jobs").exists()
 
 
+@pytest.mark.hostile("R-43")
 def test_stats_json_has_the_documented_keys_and_types(crawler: Callable[..., Ended], shop: Site) -> None:
     crawler(*books_of(shop))
     stats = stats_of()
     integers = {
-        *("requests", "responses", "pages", "items", "items_dropped", "errors", "retries", "redirects", "bytes"),
-        *("duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
-        *("added", "waiting", "done", "failed", "dropped", "not_modified", "items_unchanged"),
+        *("requests", "responses", "pages", "items", "items_dropped", "items_refused", "errors", "retries"),
+        *("redirects", "bytes", "duplicates", "offsite", "robots_denied", "blocked", "depth_max", "hosts"),
+        *("added", "waiting", "done", "failed", "dropped", "not_modified", "items_unchanged", "stalls"),
     }
     tables = {"status", "failures", "proxies", "custom"}
-    assert set(stats) == {"spider", "reason", "started_at", "finished_at", "elapsed_seconds"} | integers | tables
+    words = {"spider", "reason", "started_at", "finished_at", "elapsed_seconds", "longest_stall_seconds"}
+    assert set(stats) == words | integers | tables
     assert stats["added"] == stats["done"] + stats["failed"] + stats["dropped"] + stats["waiting"]
     assert {name: type(stats[name]) for name in integers} == dict.fromkeys(integers, int)
     assert {name: type(stats[name]) for name in tables} == dict.fromkeys(tables, dict)
@@ -266,6 +268,7 @@ def test_an_unknown_suffix_is_told_before_anything_is_touched(crawler: Callable[
     assert "the last one had finished" in crawler(*books_of(shop)).err.splitlines()[0]
 
 
+@pytest.mark.hostile("R-43")
 def test_an_output_that_cannot_be_written_is_69_and_names_it(crawler: Callable[..., Ended], shop: Site) -> None:
     Path("folder.jsonl").mkdir()
     ended = crawler(*books_of(shop, "-o", "folder.jsonl"))
@@ -284,6 +287,7 @@ def test_a_job_folder_that_cannot_be_made_is_69(crawler: Callable[..., Ended], s
 # -- run: limits, jobs, exit codes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-37", "R-43")
 def test_limit_stops_after_that_many_pages_and_is_a_finish(crawler: Callable[..., Ended], shop: Site) -> None:
     ended = crawler(*books_of(shop, "--limit", "7"))
     assert ended.code == 0
@@ -294,6 +298,7 @@ def test_limit_stops_after_that_many_pages_and_is_a_finish(crawler: Callable[...
     assert stats_of()["pages"] == 26
 
 
+@pytest.mark.hostile("R-43")
 def test_the_error_limit_is_a_failure(crawler: Callable[..., Ended], local: LocalSite) -> None:
     local.page("/index.html", "".join(f'<article class="product_pod"><h3><a href="/{n}">' for n in range(9)))
     ended = crawler(
@@ -484,6 +489,7 @@ def test_arguments_that_a_constructor_does_not_take_are_told(crawler: Callable[.
 # -- run: settings -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-43")
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -39,6 +39,7 @@ async def job(tmp_path: Path) -> AsyncIterator[Job]:
 
 
 async def test_killed_at_one_point_after_the_other_a_crawl_gives_every_item_once(job: Job) -> None:
+    job.refuses = True
     job.outputs = ("out.jsonl", "out.csv", "out.json", "out.jsonl.gz", "out.jsonl.zst", "out.db")
     for point in WHILE_IT_RUNS:
         async with job.crawl(crash_at=point) as crawl:
@@ -49,6 +50,7 @@ async def test_killed_at_one_point_after_the_other_a_crawl_gives_every_item_once
 
 
 async def test_killed_again_and_again_while_it_recovers_a_crawl_gives_every_item_once(job: Job) -> None:
+    job.refuses = True
     job.numbers.hold_after(100)
     async with job.crawl() as first:
         await job.committed(101)

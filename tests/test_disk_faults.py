@@ -232,6 +232,7 @@ def read_only(path: Path) -> Iterator[None]:
         path.chmod(0o644) if os.geteuid() else run("chattr", "-i", path)
 
 
+@pytest.mark.hostile("R-33")
 async def test_an_output_made_read_only_is_noticed_and_when_it_is_not_the_crawl_finishes_exactly(job: Job) -> None:
     job.numbers.hold_after(60)
     async with job.crawl() as first:
@@ -247,6 +248,7 @@ async def test_an_output_made_read_only_is_noticed_and_when_it_is_not_the_crawl_
     await finishes(job)
 
 
+@pytest.mark.hostile("R-33")
 async def test_an_output_deleted_while_it_is_written_is_named_and_put_back_the_crawl_finishes_exactly(job: Job) -> None:
     async with job.crawl() as first:
         await first.has_asked(job.numbers.site, 120)
@@ -259,6 +261,7 @@ async def test_an_output_deleted_while_it_is_written_is_named_and_put_back_the_c
     await finishes(job)
 
 
+@pytest.mark.hostile("R-33")
 async def test_an_output_that_goes_away_is_noticed_soon_and_when_it_is_back_the_crawl_finishes_exactly(
     job: Job,
 ) -> None:

@@ -125,6 +125,7 @@ def numbers_in(output: Path) -> list[int]:
 # -- others go on, and everything arrives ------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-30")
 @pytest.mark.parametrize(("spider", "count"), [(Flood, 30_000), (AsyncFlood, 10_000)])
 async def test_while_a_page_gives_items_without_number_others_are_answered_and_each_item_is_there_once(
     tmp_path: Path, site: LocalSite, spider: type[Flood], count: int
@@ -140,6 +141,7 @@ async def test_while_a_page_gives_items_without_number_others_are_answered_and_e
     assert run.stats["items"] == count + OTHERS
 
 
+@pytest.mark.hostile("R-30")
 @pytest.mark.parametrize("spider", [RequestFlood, AsyncRequestFlood])
 async def test_while_a_page_gives_requests_others_are_answered_and_each_request_waits_once(
     tmp_path: Path, site: LocalSite, small: None, spider: type[Flood]
@@ -152,6 +154,7 @@ async def test_while_a_page_gives_requests_others_are_answered_and_each_request_
     assert waiting == dict.fromkeys((f"{site.url}/far/{number}" for number in range(2000)), 1)
 
 
+@pytest.mark.hostile("R-30")
 async def test_requests_are_handed_over_while_the_page_runs_and_few_are_in_memory(
     tmp_path: Path, site: LocalSite, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +272,7 @@ class EndlessRequests(Endless):
     make = RequestFlood.make
 
 
+@pytest.mark.hostile("R-30")
 @pytest.mark.parametrize("spider", [Endless, EndlessAsync])
 async def test_output_limit_cuts_an_endless_generator_and_what_came_before_stays(
     tmp_path: Path, site: LocalSite, caplog: pytest.LogCaptureFixture, spider: type[Endless]

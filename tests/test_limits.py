@@ -32,6 +32,7 @@ class Endless(Spider):
         yield [response.follow(f"/{number * 10 + digit}") for digit in range(10)]
 
 
+@pytest.mark.hostile("R-37")
 async def test_the_page_limit_is_exact_with_many_requests_in_flight() -> None:
     async with LocalSite() as site:
         site.page("*", "ok", delay=0.005)
@@ -125,6 +126,7 @@ async def test_refusals_by_our_own_rules_do_not_count_as_errors() -> None:
     assert run.stats["robots_denied"] == 1
 
 
+@pytest.mark.hostile("R-37")
 async def test_the_time_limit_ends_an_endless_crawl() -> None:
     clock = FakeClock()
     async with LocalSite() as site:

@@ -268,6 +268,7 @@ async def test_a_dropped_item_goes_no_further_and_is_counted(tmp_path: Path) -> 
     assert (run.stats["items"], run.stats["items_dropped"], run.stats["errors"]) == (2, 3, 0)
 
 
+@pytest.mark.hostile("R-31")
 @pytest.mark.parametrize("fault", ["raises", "returns None"])
 async def test_a_pipeline_that_fails_loses_that_item_alone(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     class Faulty:
@@ -354,6 +355,7 @@ async def test_a_pipeline_may_be_given_as_a_class_and_is_made_anew_for_each_craw
     assert [run.items for run in runs] == [[{"n": 1}], [{"n": 1}]]
 
 
+@pytest.mark.hostile("R-31")
 async def test_a_pipeline_that_cannot_open_stops_the_crawl_before_the_first_request() -> None:
     closed: list[str] = []
 
@@ -381,6 +383,7 @@ async def test_a_pipeline_that_cannot_open_stops_the_crawl_before_the_first_requ
     assert closed == ["first"]
 
 
+@pytest.mark.hostile("R-31")
 async def test_a_pipeline_that_cannot_close_is_counted_and_the_others_close() -> None:
     closed: list[str] = []
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
-_UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "stopped"})
+_UNFINISHED = frozenset({"running", "interrupted", "failed", "error_limit", "refused_limit", "stopped"})
 
 
 def explain(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,12 @@ __all__ = ["run"]
 
 logger = logging.getLogger("crawler.job")
 
-_EXIT_CODES = {"failed": EXIT_FAILED, "error_limit": EXIT_FAILED, "interrupted": EXIT_INTERRUPTED}
+_EXIT_CODES = {
+    "failed": EXIT_FAILED,
+    "error_limit": EXIT_FAILED,
+    "refused_limit": EXIT_FAILED,
+    "interrupted": EXIT_INTERRUPTED,
+}
 
 
 def run(arguments: argparse.Namespace) -> int:

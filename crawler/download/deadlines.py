@@ -5,7 +5,8 @@ costs. Most exchanges end long before their limit, so here one look at all of th
 limit, has the same effect: the error is set on the connection, where whoever waits for it is woken with it.
 
 A loop that was held up (by a callback that computes, say) has not read what has arrived meanwhile. So the time by which
-a look comes late is nobody's: it does not count.
+a look comes late is nobody's: it does not count. (`lost_time` has it for the exchanges that are not watched
+here, and `Wire` for the pauses between their pieces.)
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
 
-__all__ = ["Deadlines", "Speed", "TooSlow", "Watch"]
+__all__ = ["LOOKS_PER_LIMIT", "Deadlines", "Speed", "TooSlow", "Watch"]
 
 _LONGEST_BETWEEN_LOOKS: Final = 1.0
-_LOOKS_PER_LIMIT: Final = 20
+LOOKS_PER_LIMIT: Final = 20
 """So a limit may be overrun by a twentieth of itself, and by no more than a second."""
 
 
@@ -106,7 +107,7 @@ class Deadlines:
         self._read = read_seconds or float("inf")
         self._speed = least_speed if least_speed.bytes_per_second and least_speed.seconds else None
         shortest = min(self._total, self._read, self._speed.seconds if self._speed else float("inf"))
-        self._between = min(_LONGEST_BETWEEN_LOOKS, shortest / _LOOKS_PER_LIMIT)
+        self._between = min(_LONGEST_BETWEEN_LOOKS, shortest / LOOKS_PER_LIMIT)
         self._watched: set[Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0

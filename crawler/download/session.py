@@ -22,6 +22,7 @@ from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars
 from crawler.download.deadlines import Deadlines, Speed
+from crawler.download.lost_time import LostTime
 from crawler.download.plain import PlainGets
 from crawler.download.route import PROXY, TCP, Route, Router, as_dialled
 from crawler.download.save import Saver
@@ -99,6 +100,8 @@ class Downloader:
             self._resolver = make_resolver(settings, self._guard)
             stack.push_async_callback(self._resolver.close)
             self._router = Router(settings, self._resolver)
+            self._lost = LostTime(asyncio.get_running_loop())
+            stack.callback(self._lost.close)
             ways = Ways(
                 settings,
                 self._guard,
@@ -108,6 +111,7 @@ class Downloader:
                 json_serialize=self._dumps,
                 trace_configs=self._trace_configs,
                 on_open=self._opened,
+                lost_seconds=self._lost,
             )
             self._ways = await stack.enter_async_context(ways)
             least_speed = Speed(settings.http.min_bytes_per_second, settings.http.min_speed_seconds)
@@ -179,9 +183,15 @@ class Downloader:
             return await self._plain.fetch(request, route, started)
         # Through aiohttp's session, with all that it can do.
         url = as_dialled(request.url)
-        async with contextlib.AsyncExitStack() as files:
+        timeout = self._timeout_of(request)
+        seconds = None if self._aiohttp_watches(request) else timeout.total
+        async with contextlib.AsyncExitStack() as files, self._lost.within(seconds):
             answer = await self._send(request, url, route, files)
             return await self._read(request, answer, started)
+
+    def _aiohttp_watches(self, request: Request) -> bool:
+        """The total: where it goes on behind our back, and where a tracer is to hear of it as aiohttp's own error."""
+        return request.stream or bool(self._trace_configs)
 
     @contextlib.asynccontextmanager
     async def websocket(self, request: Request, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
@@ -280,8 +290,10 @@ class Downloader:
                 options["chunked"] = True
             if request.expect100:
                 options["expect100"] = True
-        if request.timeout is not None or request.stream:
-            options["timeout"] = self._timeout_of(request)
+        timeout = self._timeout_of(request)
+        if not self._aiohttp_watches(request):  # that is done here (`_fetch`)
+            timeout = aiohttp.ClientTimeout(None, timeout.connect, timeout.sock_read, timeout.sock_connect)
+        options["timeout"] = timeout
         if request.skip_auto_headers:
             options["skip_auto_headers"] = request.skip_auto_headers
         if self._trace_configs and route.proxy is not None:
@@ -296,7 +308,7 @@ class Downloader:
         headers = self._headers(request, url, route)
         # A stream has no total time, but its head has: a byte now and then would hold the place for ever.
         is_endless = request.stream and options["timeout"].total is None
-        async with asyncio.timeout(self._timeout.total if is_endless else None):
+        async with self._lost.within(self._timeout.total if is_endless else None):
             answer = await session.request(request.method, url, headers=headers, allow_redirects=False, **options)
         try:
             refuse_status(answer.status, request.url)

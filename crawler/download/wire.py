@@ -20,6 +20,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
+from crawler.download.deadlines import LOOKS_PER_LIMIT
+from crawler.download.lost_time import LATE_SECONDS
 from crawler.errors import ProtocolError
 from crawler.url import redact
 
@@ -94,6 +96,15 @@ class Wire(ResponseHandler):
                 self._leave()
         else:
             self._take_in_slices(data)
+
+    def _on_read_timeout(self) -> None:
+        # A timer that comes late says that the loop was held up: what has arrived meanwhile was not read.
+        timer = self._read_timeout_handle
+        late = 0.0 if timer is None else self._loop.time() - timer.when()
+        if late > max(LATE_SECONDS, (self.read_timeout or 0.0) / LOOKS_PER_LIMIT):
+            self._reschedule_timeout()
+        else:
+            super()._on_read_timeout()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Told to whoever reads the body, too. aiohttp's parser forgets them when it trips over a chunk whose head came

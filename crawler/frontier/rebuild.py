@@ -43,7 +43,7 @@ _DEEPEST = 0xFFFF
 _MAP_SIZE = 1 << 40
 _AT_ONCE = 50_000
 """Writes in one transaction: what it keeps in memory."""
-_UNFINISHED = (b"running", b"interrupted", b"failed", b"error_limit", b"stopped")
+_UNFINISHED = (b"running", b"interrupted", b"failed", b"error_limit", b"refused_limit", b"stopped")
 _CONSTANT = ("key", "spider")
 _EXPECTED = ("state", "stats", "frontier", "seen", "named", "positions", "outputs")
 

@@ -125,9 +125,23 @@ class CrawlSettings(Masked, frozen=True, kw_only=True):
     keep_validators: Annotated[bool, _key("keep of each page what `crawler run --refresh` needs to visit it again")] = (
         True
     )
+    # What a page gave before its callback raised is there to be used; who makes one thing of many items wants all.
+    partial_pages: Annotated[
+        bool,
+        _key(
+            "what a callback gave before it raised counts; false: a page whose callback failed gives nothing, and "
+            "until the callback ends all its requests are kept in memory, some 500 bytes each"
+        ),
+    ] = True
     # As long as the longest fetch (`http.total_seconds`), so that a callback can make one of its own.
     callback_timeout_seconds: Annotated[
-        float, _key("an async callback that takes longer is cancelled and counted as an error", "seconds", gt=0)
+        float,
+        _key(
+            "an async callback that takes longer is cancelled and counted as an error; so is a pipeline's "
+            "process_item, inline fetches not counted",
+            "seconds",
+            gt=0,
+        ),
     ] = 60.0
 
 
@@ -408,6 +422,11 @@ class OutputSettings(Masked, frozen=True, kw_only=True):
             "that a reader of standard output can tell repeats"
         ),
     ] = False
+    # They are in the job's refused.jsonl, so nothing is lost; how many are too many is the user's to say.
+    refused_limit: Annotated[
+        int,
+        _key("items that pipelines or outputs may refuse; with more the crawl fails; 0 = no limit", "items", ge=0),
+    ] = 0
 
 
 class SecuritySettings(Masked, frozen=True, kw_only=True):

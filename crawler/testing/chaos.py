@@ -46,8 +46,8 @@ class Chaos:
         self._kinds = tuple(kinds) or self.KINDS
         self._robots = robots
         self._met: Counter[str] = Counter()
-        if unknown := set(self._kinds) - set(self.KINDS):
-            raise ValueError(f"no such kind of chaos: {', '.join(sorted(unknown))}; there are {', '.join(self.KINDS)}")
+        if unknown := set(self._kinds) - set(_FAULTS):
+            raise ValueError(f"no such kind of chaos: {', '.join(sorted(unknown))}; there are {', '.join(_FAULTS)}")
 
     def fault(self, path: str) -> Fault | None:
         """What befalls the next request of this path; None: nothing."""

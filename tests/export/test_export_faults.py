@@ -91,6 +91,7 @@ async def test_a_file_can_be_cut_back_to_any_position_and_continued(tmp_path: Pa
         assert numbers_in(path) == [*range(epoch * 100), -1, -2]
 
 
+@pytest.mark.hostile("R-33")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 async def test_a_second_exporter_on_a_file_is_refused_and_harms_nothing(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out.{suffix}"
@@ -383,6 +384,7 @@ with tempfile.TemporaryDirectory() as folder:
 """
 
 
+@pytest.mark.hostile("R-33")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_made_read_only_is_noticed_without_a_write_and_continues_when_it_is_not(suffix: str) -> None:
     done = subprocess.run([sys.executable, "-c", READ_ONLY, suffix], capture_output=True, text=True, check=False)
@@ -394,6 +396,7 @@ def test_a_file_made_read_only_is_noticed_without_a_write_and_continues_when_it_
     assert items == "2"
 
 
+@pytest.mark.hostile("R-33")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("what", ["deleted", "replaced"])
 async def test_a_file_that_goes_away_is_noticed_by_a_flush_with_nothing_to_write(
