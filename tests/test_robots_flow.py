@@ -259,6 +259,7 @@ async def test_more_than_five_redirects_count_as_no_robots_txt() -> None:
     assert len([hit for hit in site.journal if hit.path.startswith("/robots.txt")]) == 6
 
 
+@pytest.mark.hostile("S05")
 async def test_a_robots_txt_redirected_to_a_private_address_is_not_fetched_there() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.9") as canary:
         site.redirect("/robots.txt", f"{canary.url}/robots.txt")

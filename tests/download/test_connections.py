@@ -149,6 +149,41 @@ async def test_one_host_may_have_a_socket_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.hostile("S06")
+@pytest.mark.parametrize(("is_open", "reached"), [(False, []), (True, ["/linked", "/redirected"])])
+async def test_a_link_does_not_reach_the_socket_of_a_host_that_start_did_not_name(
+    tmp_path: Path, is_open: bool, reached: list[str]
+) -> None:
+    class Following(Asking):
+        def parse(self, response: Response) -> Any:
+            yield {"text": response.text}
+            yield response.follow_all("a")
+
+    asked: list[str] = []
+
+    async def hello(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="containers")
+
+    app = web.Application()
+    app.router.add_get("/{path}", hello)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "socket")).start()
+    async with LocalSite() as site:
+        site.page("/", "<a href='http://localhost:2375/linked'>.</a><a href='/moved'>.</a>")
+        site.redirect("/moved", "http://LOCALHOST:2375/redirected")
+        settings = {
+            **PLAIN,
+            "http": {"unix_sockets": {"localhost:2375": str(tmp_path / "socket")}},
+            "security": {"allow_private_networks": is_open},
+        }
+        run = await run_spider(Following, args={"urls": (f"{site.url}/",)}, settings=settings)
+    await runner.cleanup()
+    assert sorted(asked) == reached
+    assert [item["reason"] for item in run.items if "reason" in item] == ["blocked_address"] * (2 - len(reached))
+
+
 async def test_a_callback_may_hold_more_connections_than_there_are_workers() -> None:
     class Holding(Spider):
         """Every worker reads a stream, and fetches inline meanwhile."""
