@@ -177,6 +177,7 @@ async def test_closing_the_connector_leaves_the_resolver_open(dns: DnsServer, gu
 # -- several addresses -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_address_that_does_not_answer_costs_a_moment_and_not_the_time_out(guard: Guard) -> None:
     resolver = Resolver(guard, hosts={"two.test": "127.0.0.2, 127.0.0.3"})
     with deaf_listener("127.0.0.2") as port:

@@ -238,6 +238,7 @@ async def test_hosts_of_the_settings_are_not_asked_for() -> None:
         assert (run.items, dns.questions) == ([{"text": "hello"}], [])
 
 
+@pytest.mark.hostile("R-14")
 @pytest.mark.parametrize(
     ("script", "reason", "attempts", "retries"),
     [
@@ -264,6 +265,7 @@ async def test_a_name_that_does_not_exist_is_not_tried_again_and_one_that_fails_
             assert asked == 1 if not retries else 2 < asked <= 4
 
 
+@pytest.mark.hostile("R-14")
 async def test_a_name_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "_LEAST_SECONDS", 0.05)
     async with DnsServer() as dns, LocalSite() as site:
@@ -282,6 +284,7 @@ async def test_a_name_server_that_is_not_there_is_a_failure_that_may_pass() -> N
     assert item in ({"reason": "dns_failed", "attempts": 2}, {"reason": "dns_timeout", "attempts": 2})
 
 
+@pytest.mark.hostile("R-15")
 async def test_a_slow_name_holds_no_worker() -> None:
     async with DnsServer() as dns, LocalSite() as site:
         port = site.host.rpartition(":")[2]

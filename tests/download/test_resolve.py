@@ -65,6 +65,7 @@ async def test_a_family_that_a_name_lacks_is_not_found(dns: DnsServer, resolver:
     assert (caught.value.reason, caught.value.retryable) == ("dns_not_found", False)
 
 
+@pytest.mark.hostile("R-14")
 @pytest.mark.parametrize(
     ("script", "reason", "retryable"),
     [
@@ -115,6 +116,7 @@ async def test_nameservers_that_are_none_are_named(guard: Guard) -> None:
         await resolver.resolve("a.test", 80)
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_answer_that_is_too_long_for_udp_comes_over_tcp(dns: DnsServer, resolver: Resolver) -> None:
     dns.names["many.test"] = [Address(f"127.{1 + number // 250}.{number % 250}.2") for number in range(500)]
     dns.truncated.add("many.test")
@@ -126,6 +128,7 @@ async def test_an_answer_that_is_too_long_for_udp_comes_over_tcp(dns: DnsServer,
     assert dns.tcp_questions == 4
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_answer_of_somebody_else_is_not_believed(dns: DnsServer, resolver: Resolver) -> None:
     dns.names["a.test"] = [Address("127.0.0.2")]
     dns.forged["a.test"] = [Address("127.0.0.3")]
@@ -301,6 +304,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting(dns: DnsServ
     assert dns.count("a.test") == 1
 
 
+@pytest.mark.hostile("R-15")
 async def test_nothing_is_left_when_every_waiter_is_cancelled(dns: DnsServer, resolver: Resolver) -> None:
     hosts = [f"h{number}.test" for number in range(50)]
     dns.names |= {host: [Address("127.0.0.2")] for host in hosts}
@@ -512,6 +516,7 @@ async def test_so_many_are_looked_up_ahead_and_no_more(
     assert resolver.prefetch(hosts[3]) is not None
 
 
+@pytest.mark.hostile("R-15")
 async def test_slow_names_hold_up_no_others(dns: DnsServer, resolver: Resolver) -> None:
     slow = [f"slow{number}.test" for number in range(60)]
     quick = [f"quick{number}.test" for number in range(50)]
