@@ -195,12 +195,17 @@ async def test_names_that_are_asked_again_after_a_malformed_reply_end_with_the_r
     dns: DnsServer, resolver: Resolver
 ) -> None:
     names = [f"name{number}.test" for number in range(5)]
-    dns.names = {name: [SITE] for name in names}
-    dns.mangled = {name: lambda reply: reply[:11] for name in names}
+    dns.names = {name: [SITE] for name in [*names, "poison.test"]}
+    dns.mangled["poison.test"] = lambda reply: reply[:11]
+    dns.hold(*names)
     waiting = [asyncio.ensure_future(resolver.resolve(name, 80)) for name in names]
     await asyncio.gather(*map(dns.asked, names))
-    dns.hold(*names)
-    await asyncio.gather(dns.asked(names[0], 3))
+    waiting.append(asyncio.ensure_future(resolver.resolve("poison.test", 80)))
+    alone = [asyncio.ensure_future(dns.asked(name, 3)) for name in names]  # after two tries beside the others
+    async with asyncio.timeout(5):
+        await asyncio.wait(alone, return_when=asyncio.FIRST_COMPLETED)
+    for each in alone:
+        each.cancel()
     await resolver.close()
     async with asyncio.timeout(5):
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
