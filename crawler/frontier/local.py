@@ -132,7 +132,8 @@ class LocalFrontier:
     def seen(self, host: str, fingerprint: int) -> bool:
         if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return True
-        if not self._store.has_seen(self._host(host).id, fingerprint):
+        known = self._known_host(host)
+        if known is None or not self._store.has_seen(known, fingerprint):
             return False
         self._recent[fingerprint % _RECENT] = fingerprint
         return True
@@ -145,7 +146,12 @@ class LocalFrontier:
         return new
 
     def ended(self, host: str, fingerprint: int) -> bytes | None:
-        return self._store.get_end(self._host(host).id, fingerprint)
+        known = self._known_host(host)
+        return None if known is None else self._store.get_end(known, fingerprint)
+
+    def _known_host(self, name: str) -> int | None:
+        host = self._turns.hosts.get(name)
+        return self._store.known_host_id(name) if host is None else host.id
 
     def _origin(self, parent: tuple[str, int] | None) -> bytes:
         return NO_ORIGIN if parent is None else PAIR.pack(self._host(parent[0]).id, parent[1])
