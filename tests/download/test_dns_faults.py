@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
 import socket
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -256,3 +259,30 @@ async def test_a_crawl_that_is_cancelled_while_names_are_not_answered_leaves_no_
         with pytest.raises(asyncio.CancelledError):
             await crawl
         assert asyncio.all_tasks() == before
+
+
+# -- names without end -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.hostile("S45")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux")
+async def test_names_without_end_take_less_than_a_kilobyte_each_and_that_is_the_test_servers(
+    dns: DnsServer, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_LOOKUPS_PER_CHANNEL", 100)
+    dns.names["*.test"] = [Address("127.0.0.2")]
+    resolver = Resolver(guard, nameservers=[dns.nameserver], cache_names=100)
+
+    async def look_up(first: int, count: int) -> int:
+        for start in range(first, first + count, 100):
+            hosts = (f"host-with-a-name-of-usual-length-{number}.test" for number in range(start, start + 100))
+            await asyncio.gather(*(resolver.resolve(host, 80) for host in hosts))
+            dns.questions.clear()
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    warm = await look_up(0, 1000)
+    grown = await look_up(1000, 1200) - warm
+    await resolver.close()
+    assert resolver.snapshot()["lookups"] == 2200
+    assert grown < 1200 * 1024

@@ -170,6 +170,7 @@ async def test_a_full_map_is_an_unavailable_engine_and_what_was_committed_stays(
         assert await records(frontier) == [1]
 
 
+@pytest.mark.hostile("R-26")
 async def test_idle_hosts_are_forgotten_and_come_back(tmp_path):
     async with frontier_in(tmp_path) as frontier:
         for number in range(50):
