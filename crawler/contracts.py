@@ -171,7 +171,8 @@ class Frontier(Protocol):
 
     def resume(self, now: float) -> None:
         """Call once after entering. Hosts with something waiting get their first turn one delay from now, because what
-        they were asked last before a crash is not known."""
+        they were asked last before a crash is not known. Where the clock was set back since the last commit, what waits
+        has as long to wait as it had then."""
         ...
 
     def add(self, entries: Sequence[Entry], now: float) -> int:

@@ -199,6 +199,15 @@ def test_efficiency_is_what_was_asked_for_over_what_the_delay_allows(journal: An
     assert slow.spaced == pytest.approx(1.0)  # two places of a host that takes 4 s: one in 2 s
 
 
+@pytest.mark.hostile("R-26")
+def test_of_ten_thousand_hosts_none_waits_for_longer_than_its_delay_and_none_stays_in_memory(scripts: Any) -> None:
+    model = scripts("politeness_model")
+    seen = model.simulate(model.Load(hosts=10_000, pages=2, delay=1.0, jitter=0, latency=0.05, adaptive=False))
+    assert (seen.pages, seen.met, seen.hosts_left) == (20_000, 10_000, 0)
+    assert seen.quick_wait.times < 3
+    assert seen.last_met < 3
+
+
 def test_the_simulated_crawl_gets_every_page_and_sees_who_waits(scripts: Any) -> None:
     model = scripts("politeness_model")
     seen = model.simulate(model.Load(hosts=20, pages=5, delay=1.0, adaptive=False))

@@ -118,6 +118,7 @@ async def test_a_wrong_expression_is_an_error_before_anything_is_made(attribute:
     assert not (tmp_path / "job").exists()
 
 
+@pytest.mark.hostile("S43")
 async def test_a_spiral_of_relative_links_stops_and_the_rest_of_the_site_is_crawled() -> None:
     async with LocalSite() as site:
         leaves(site, "/a/b/")
@@ -128,6 +129,7 @@ async def test_a_spiral_of_relative_links_stops_and_the_rest_of_the_site_is_craw
     assert run.stats["failures"] == {"path_repeats": 1}
 
 
+@pytest.mark.hostile("S43")
 async def test_a_path_that_only_grows_stops_at_its_limit_of_segments() -> None:
     async with LocalSite() as site:
         leaves(site, "/x0/")
@@ -150,6 +152,7 @@ def month(request: web.Request) -> str:
     return f"<title>{name} {year}</title><table>{days}</table>{links}"
 
 
+@pytest.mark.hostile("S43")
 async def test_an_infinite_calendar_stops_is_told_once_and_the_rest_of_the_site_is_crawled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -178,6 +181,7 @@ async def test_a_calendar_whose_days_give_items_is_no_trap() -> None:
     assert (run.reason, run.stats["failures"]) == ("page_limit", {})
 
 
+@pytest.mark.hostile("S43")
 async def test_session_ids_in_every_link_stop_and_every_page_was_there() -> None:
     numbers = itertools.count(1)
 
@@ -251,6 +255,7 @@ class Counted(Everything):
         yield [response.follow(f"/{number * 10 + digit}") for digit in range(1, 11)]
 
 
+@pytest.mark.hostile("S43")
 async def test_the_pages_of_each_host_are_exact_with_many_in_flight() -> None:
     class Two(Counted):
         other = ""
@@ -360,6 +365,7 @@ async def test_a_redirect_to_a_host_that_is_used_up_is_refused() -> None:
     assert "crawl.pages_per_host" in refused
 
 
+@pytest.mark.hostile("S44")
 async def test_hosts_without_end_stop_at_so_many_of_their_domain() -> None:
     names = itertools.count(1)
 
@@ -398,6 +404,7 @@ def facets(request: web.Request) -> str:
     return "".join(f'<a href="/list?{"&amp;".join(f"{k}={v}" for k, v in each.items())}">.</a>' for each in urls)
 
 
+@pytest.mark.hostile("S43")
 async def test_filters_that_make_queries_without_end_stop_and_the_rest_of_the_site_is_crawled() -> None:
     async with LocalSite() as site:
         leaves(site, "/list")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 from crawler import budgets as module
 from crawler import url as urls
 from crawler.budgets import Budgets, Limits
 from crawler.url import Fingerprinter
-
-if TYPE_CHECKING:
-    import pytest
 
 FINGERPRINT = Fingerprinter(b"0123456789abcdef")
 
@@ -129,6 +127,7 @@ def hosts(budgets: Budgets, domain: str, count: int, start: int = 0) -> int:
     return sum(refusal(budgets, f"http://n{n}.{domain}/") is None for n in range(start, start + count))
 
 
+@pytest.mark.hostile("S44")
 def test_hosts_below_one_registrable_domain_are_limited_and_others_come_in() -> None:
     budgets = Kept().budgets(hosts_per_domain=100)
     assert hosts(budgets, "shop.co.uk", 150) == 100

@@ -38,6 +38,7 @@ async def job(tmp_path: Path) -> AsyncIterator[Job]:
         yield Job(tmp_path, Numbers(site))
 
 
+@pytest.mark.hostile("R-01")
 async def test_killed_at_one_point_after_the_other_a_crawl_gives_every_item_once(job: Job) -> None:
     job.refuses = True
     job.outputs = ("out.jsonl", "out.csv", "out.json", "out.jsonl.gz", "out.jsonl.zst", "out.db")
@@ -49,6 +50,7 @@ async def test_killed_at_one_point_after_the_other_a_crawl_gives_every_item_once
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-02")
 async def test_killed_again_and_again_while_it_recovers_a_crawl_gives_every_item_once(job: Job) -> None:
     job.refuses = True
     job.numbers.hold_after(100)

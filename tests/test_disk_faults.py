@@ -140,6 +140,7 @@ def fill(path: Path) -> None:
     assert free.f_bavail == 0
 
 
+@pytest.mark.hostile("R-05")
 async def test_a_full_disk_stops_the_crawl_and_with_room_again_it_finishes_exactly(
     tmp_path: Path, site: LocalSite
 ) -> None:
@@ -165,6 +166,7 @@ async def test_a_full_disk_stops_the_crawl_and_with_room_again_it_finishes_exact
         await finishes(job)
 
 
+@pytest.mark.hostile("R-05")
 async def test_a_file_that_may_not_grow_is_named_and_when_it_may_the_crawl_finishes_exactly(job: Job) -> None:
     job.numbers.hold_after(60)
     async with job.crawl() as first:
@@ -178,6 +180,7 @@ async def test_a_file_that_may_not_grow_is_named_and_when_it_may_the_crawl_finis
     await finishes(job)
 
 
+@pytest.mark.hostile("R-05")
 async def test_a_frontier_that_may_not_grow_is_named_and_when_it_may_the_crawl_finishes_exactly(job: Job) -> None:
     job.numbers.hold_after(60)
     async with job.crawl() as first:
@@ -191,6 +194,7 @@ async def test_a_frontier_that_may_not_grow_is_named_and_when_it_may_the_crawl_f
     await finishes(job)
 
 
+@pytest.mark.hostile("R-05")
 async def test_a_device_without_room_is_named_and_the_job_continues_without_it(job: Job) -> None:
     job.outputs = ("out.jsonl", "/dev/full:jsonl")
     async with job.crawl() as first:
@@ -309,6 +313,7 @@ ROUNDS: tuple[dict[str, Damage], ...] = (
 """All within what the last epoch wrote."""
 
 
+@pytest.mark.hostile("R-07")
 async def test_torn_ends_after_a_kill_take_the_crawl_back_an_epoch_and_it_finishes_exactly(job: Job) -> None:
     job.outputs = ("out.jsonl", "out.csv", "out.jsonl.gz", "out.jsonl.zst")
     torn: dict[str, Damage] = {}
@@ -342,6 +347,7 @@ def assert_went_back_for(torn: dict[str, Damage], crawl: Crawl) -> None:
     assert crawl.said.count("going back to the epoch before") == len(found)
 
 
+@pytest.mark.hostile("R-07")
 async def test_an_output_damaged_long_before_its_end_is_named_and_nothing_else_is_touched(job: Job) -> None:
     job.outputs = ("out.jsonl", "out.csv", "out.jsonl.gz", "out.jsonl.zst")
     async with job.crawl("-s", "frontier.durability=power") as first:  # what was synced is not gone back behind
@@ -364,6 +370,7 @@ async def test_an_output_damaged_long_before_its_end_is_named_and_nothing_else_i
     await finishes(job)
 
 
+@pytest.mark.hostile("R-07")
 async def test_a_damaged_frontier_is_named_and_repaired_and_only_what_was_said_to_be_lost_is_missing(job: Job) -> None:
     job.outputs = ("out.jsonl",)
     job.numbers.hold_after(100)
@@ -516,6 +523,7 @@ def faults(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> Path:
     return broken.orders
 
 
+@pytest.mark.hostile("R-06")
 async def test_after_each_disk_error_the_same_command_goes_on_and_at_last_it_finishes_exactly(
     job: Job, faults: Path
 ) -> None:
@@ -542,6 +550,7 @@ async def test_after_each_disk_error_the_same_command_goes_on_and_at_last_it_fin
     await finishes(job)
 
 
+@pytest.mark.hostile("R-06")
 @pytest.mark.parametrize("durability", ["process", "power"])
 async def test_pages_go_on_while_the_disk_takes_its_time(job: Job, faults: Path, durability: str) -> None:
     job.numbers.hold_after(20)
@@ -565,6 +574,7 @@ async def test_pages_go_on_while_the_disk_takes_its_time(job: Job, faults: Path,
 # -- standing still
 
 
+@pytest.mark.hostile("R-04", "R-24")
 async def test_stopped_for_a_while_a_crawl_goes_on_at_its_pace_and_counts_no_error(job: Job) -> None:
     site, connections = job.numbers.site, set[asyncio.Transport]()
     delay, limit, before = 0.1, 26, 8

@@ -550,6 +550,7 @@ class Interrupted:
             return (await crawl.run()).reason, hits
 
 
+@pytest.mark.hostile("R-20")
 async def test_a_hosts_pause_survives_a_restart(tmp_path: Path) -> None:
     async with LocalSite() as site:
         site.page("/1", "")

@@ -122,16 +122,19 @@ NO_ADDRESSES = (
 )
 
 
+@pytest.mark.hostile("S03")
 @pytest.mark.parametrize("ip", PUBLIC)
 def test_a_public_address_may_be_dialled(ip: str) -> None:
     assert Guard().verdict(ip, PORT) is None
 
 
+@pytest.mark.hostile("S03")
 @pytest.mark.parametrize(("ip", "reason"), DENIED)
 def test_an_address_that_is_not_public_is_denied_in_any_spelling(ip: str, reason: str) -> None:
     assert Guard().verdict(ip, PORT) == reason
 
 
+@pytest.mark.hostile("S02")
 @pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_not_an_address_is_denied(text: str) -> None:
     guard = Guard(allow_private=True, allow_networks=["0.0.0.0/0", "::/0"])
@@ -158,6 +161,7 @@ def test_private_networks_can_be_opened(ip: str) -> None:
     assert Guard(allow_private=True).verdict(ip, PORT) is None
 
 
+@pytest.mark.hostile("S03")
 @pytest.mark.parametrize(
     "ip", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.2.1", "::", "ff02::1", "64:ff9b::e000:1"]
 )

@@ -34,6 +34,7 @@ class Walker(Spider):
         self.failures.append(failure)
 
 
+@pytest.mark.hostile("S01")
 async def test_links_to_private_addresses_are_not_dialled_and_the_crawl_goes_on() -> None:
     async with LocalSite() as site, Canary() as secret:
         port = secret.url.rpartition(":")[2]
@@ -61,6 +62,7 @@ async def test_links_to_private_addresses_are_not_dialled_and_the_crawl_goes_on(
     assert run.stats["blocked"] == len(failures) == 9  # 2130706441 and 0x7f.9 are the same address
 
 
+@pytest.mark.hostile("S01")
 async def test_hosts_of_the_start_requests_are_allowed_at_their_own_port_alone() -> None:
     async with LocalSite() as site, Canary("127.0.0.1") as neighbour:
         site.page("/", f"<a href='{neighbour.url}/'>next door</a>")
@@ -109,6 +111,7 @@ async def test_a_network_may_be_opened_alone() -> None:
     assert run.stats["blocked"] == 1
 
 
+@pytest.mark.hostile("S01", "S05")
 @pytest.mark.parametrize("way", ["redirect", "inline", "inline redirect", "websocket"])
 async def test_no_other_way_leads_there_either(way: str) -> None:
     class Lured(Walker):
@@ -134,6 +137,7 @@ async def test_no_other_way_leads_there_either(way: str) -> None:
     assert run.stats["blocked"] == 1
 
 
+@pytest.mark.hostile("S01")
 async def test_a_callback_may_not_go_there_while_start_is_still_running() -> None:
     async with LocalSite() as site, Canary() as secret:
         site.page("/", f"<a href='{secret.url}/'>x</a>")
@@ -169,6 +173,7 @@ async def test_what_start_itself_fetches_is_the_users_own_word() -> None:
     assert run.items == [{"text": "intranet"}]
 
 
+@pytest.mark.hostile("S06")
 async def test_the_target_is_judged_even_when_a_proxy_would_dial_it() -> None:
     async with LocalSite() as proxy, Canary() as secret:
         # Through a proxy the request line holds the whole URL.
@@ -182,6 +187,7 @@ async def test_the_target_is_judged_even_when_a_proxy_would_dial_it() -> None:
     assert run.stats["blocked"] == 1
 
 
+@pytest.mark.hostile("S08")
 @pytest.mark.parametrize("link", ["file:///etc/hostname", "FILE:///etc/hostname", "ftp://127.0.0.9/", "javascript:x()"])
 async def test_links_of_other_schemes_drop_out(link: str) -> None:
     async with LocalSite() as site:
@@ -192,6 +198,7 @@ async def test_links_of_other_schemes_drop_out(link: str) -> None:
     assert run.stats["failures"] == {}
 
 
+@pytest.mark.hostile("S07")
 async def test_a_link_off_the_allowed_domains_is_not_even_asked_for_robots_txt() -> None:
     class OnSite(Walker):
         allowed_domains = ("127.0.0.1",)

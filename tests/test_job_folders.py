@@ -139,6 +139,7 @@ async def test_a_job_folder_with_its_output_inside_goes_on_wherever_it_is_taken(
     assert numbers_in(there.folder / "renamed" / "out.jsonl") == ALL
 
 
+@pytest.mark.hostile("R-07b")
 async def test_a_copy_and_its_original_both_go_on_each_for_itself(project: Project, tmp_path: Path) -> None:
     await project.killed("out.jsonl")
     shutil.copytree(project.folder, tmp_path / "copy")
@@ -175,6 +176,7 @@ async def test_a_job_that_went_alone_and_whose_output_was_brought_along_by_name_
 # -- of other versions -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-07b")
 async def test_a_job_of_a_newer_version_is_refused_and_nothing_in_its_folder_changes(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +216,7 @@ def _from_outside(project: Project) -> tuple[str, ...]:
     return ("run", spider, "-a", "site=http://127.0.0.1:1", "--job", job, "-o", output)
 
 
+@pytest.mark.hostile("R-07b")
 async def test_a_job_that_the_version_before_left_is_refused_with_a_way_on_and_nothing_is_written(
     project: Project,
 ) -> None:
@@ -270,6 +273,7 @@ async def test_a_job_that_an_earlier_version_left_is_finished_with_nothing_lost_
 # -- in use ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-07b")
 async def test_a_second_process_is_refused_names_the_first_and_changes_nothing(project: Project) -> None:
     class Slow(Spider):
         name = "numbers"

@@ -23,6 +23,7 @@ async def job(tmp_path: Path) -> AsyncIterator[Job]:
         yield Job(tmp_path, Numbers(site))
 
 
+@pytest.mark.hostile("R-01")
 async def test_killed_twice_in_full_run_a_crawl_gives_every_item_once_in_every_format(job: Job) -> None:
     async with job.crawl() as first:
         await first.has_asked(job.numbers.site, 120)
@@ -40,6 +41,7 @@ async def test_killed_twice_in_full_run_a_crawl_gives_every_item_once_in_every_f
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-01")
 async def test_what_was_committed_before_a_kill_is_not_fetched_again(job: Job) -> None:
     job.numbers.hold_after(100)
     async with job.crawl() as first:
@@ -59,6 +61,7 @@ async def test_what_was_committed_before_a_kill_is_not_fetched_again(job: Job) -
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-03")
 async def test_sigterm_lets_what_is_in_flight_finish_and_the_same_command_does_the_rest_once(job: Job) -> None:
     job.numbers.hold_after(60)
     async with job.crawl() as first:
@@ -76,6 +79,7 @@ async def test_sigterm_lets_what_is_in_flight_finish_and_the_same_command_does_t
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-03")
 async def test_a_drain_that_takes_too_long_gives_back_what_is_in_flight(job: Job) -> None:
     job.numbers.hold_after(30)
     async with job.crawl("-s", "crawl.drain_seconds=0.5") as first:
@@ -91,6 +95,7 @@ async def test_a_drain_that_takes_too_long_gives_back_what_is_in_flight(job: Job
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-03", "R-04")
 async def test_a_second_sigint_stops_at_once_and_loses_nothing(job: Job) -> None:
     job.numbers.hold_after(60)
     async with job.crawl("-s", "crawl.drain_seconds=1000") as first:
@@ -108,6 +113,7 @@ async def test_a_second_sigint_stops_at_once_and_loses_nothing(job: Job) -> None
     job.assert_complete()
 
 
+@pytest.mark.hostile("R-07b")
 async def test_a_second_process_on_the_job_is_refused_and_told_which_process_has_it(job: Job) -> None:
     job.numbers.hold_after(20)
     async with job.crawl() as first:

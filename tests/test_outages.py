@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from aiohttp import web
 
 from crawler import Failure, Response, Spider
@@ -49,6 +50,7 @@ class Outage:
         return web.Response(text="ok")
 
 
+@pytest.mark.hostile("R-21")
 async def test_ten_minutes_without_the_host_cost_no_page_and_few_requests() -> None:
     clock = FakeClock()
     outage = Outage(clock, 10, 610)
@@ -123,6 +125,7 @@ async def test_a_host_whose_every_answer_fails_gets_no_more_tries_than_the_budge
     assert run.stats["failures"] == {"status_500": PAGES}
 
 
+@pytest.mark.hostile("R-21")
 async def test_an_open_circuit_survives_a_restart(tmp_path: Path) -> None:
     clock = FakeClock()
     times: list[float] = []

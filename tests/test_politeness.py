@@ -170,6 +170,7 @@ def failing(rule: HostRule = PLAIN, *, was_good: bool = True) -> Controller:
     return host
 
 
+@pytest.mark.hostile("R-21")
 def test_the_circuit_opens_after_so_many_failures_in_a_row_and_not_before() -> None:
     host = after(controller(), *[BUSY] * 19, GOOD, *[BUSY] * 19)
     assert host.circuit(NOW) is Circuit.CLOSED
@@ -178,6 +179,7 @@ def test_the_circuit_opens_after_so_many_failures_in_a_row_and_not_before() -> N
     assert (host.turn, host.pause) == (NOW + 50, Pause.CIRCUIT)
 
 
+@pytest.mark.hostile("R-21")
 def test_after_the_pause_one_probe_goes_and_not_two() -> None:
     host = failing()
     assert host.places == 1
@@ -296,6 +298,7 @@ def test_a_host_treated_as_configured_takes_a_new_configuration() -> None:
     assert restored(faster, HostRule(delay=3.0, adaptive=False)).delay == 3.0
 
 
+@pytest.mark.hostile("R-24")
 def test_a_saved_turn_far_in_the_future_is_a_clock_that_went_wrong() -> None:
     host = controller()
     host.take(NOW + 1e6, 0.0)

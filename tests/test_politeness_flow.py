@@ -324,6 +324,7 @@ async def test_a_crawl_delay_is_cut_and_ignored_as_the_settings_say() -> None:
     assert other.journal[-1].time - other.journal[0].time < 100
 
 
+@pytest.mark.hostile("R-20")
 async def test_an_inline_fetch_that_waits_for_its_turn_keeps_to_a_pause_that_comes_meanwhile() -> None:
     class Both(Wide):
         async def start(self) -> Any:

@@ -73,6 +73,7 @@ async def test_a_redirect_to_another_host_goes_through_the_frontier_and_keeps_ca
     assert run.stats["hosts"] == 2
 
 
+@pytest.mark.hostile("S05")
 async def test_the_other_hosts_robots_txt_is_kept_to() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
         site.redirect("/start", f"{other.url}/there")
@@ -356,6 +357,7 @@ async def test_a_cookie_set_at_a_redirect_is_sent_to_the_next_hop_of_its_host_al
 # -- where a redirect may not go -------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S05")
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/html,x", "javascript:alert(1)", "gopher://x/"]
 )
@@ -368,6 +370,7 @@ async def test_a_redirect_to_another_scheme_is_a_failure_with_its_reason(target:
     assert run.reason == "finished"
 
 
+@pytest.mark.hostile("S07")
 async def test_a_redirect_off_the_allowed_domains_is_not_followed() -> None:
     class OnSite(Follower):
         allowed_domains = ("127.0.0.1",)
@@ -381,6 +384,7 @@ async def test_a_redirect_off_the_allowed_domains_is_not_followed() -> None:
     assert run.stats["offsite"] == 1
 
 
+@pytest.mark.hostile("S05")
 async def test_a_redirect_to_a_private_address_is_blocked() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
         site.redirect("/start", f"{other.url}/there")

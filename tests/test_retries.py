@@ -208,6 +208,7 @@ async def test_a_slow_answer_is_tried_again_and_ends_as_a_timeout() -> None:
 # -- when ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-21")
 async def test_tries_are_spread_over_longer_and_longer_waits() -> None:
     clock = FakeClock()
     times: list[float] = []
@@ -227,6 +228,7 @@ async def test_tries_are_spread_over_longer_and_longer_waits() -> None:
     assert len({round(wait) for wait in waits}) > 1
 
 
+@pytest.mark.hostile("R-20")
 @pytest.mark.parametrize("form", ["seconds", "date"])
 async def test_a_retry_after_pauses_the_whole_host_and_no_other(form: str) -> None:
     clock = FakeClock()
@@ -266,6 +268,7 @@ async def test_a_retry_after_pauses_the_whole_host_and_no_other(form: str) -> No
     assert all(times[f"{calm.host}/{number}"][0] < 500 for number in range(3))
 
 
+@pytest.mark.hostile("R-20")
 @pytest.mark.parametrize("value", ["999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_a_retry_after_of_years_is_cut_to_the_longest_the_settings_allow(value: str) -> None:
     clock = FakeClock()
@@ -326,6 +329,7 @@ def test_of_several_retry_afters_the_longest_counts_and_it_is_cut() -> None:
     assert RetryPolicy().retry_after(CIMultiDictProxy(CIMultiDict()), 0.0) is None
 
 
+@pytest.mark.hostile("R-20")
 @pytest.mark.parametrize("value", ["-5", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT", "٣", "9" * 400, "1e9"])
 async def test_a_retry_after_that_is_past_or_nonsense_does_no_harm(value: str) -> None:
     clock = FakeClock()

@@ -45,6 +45,7 @@ def robots_hits(site: LocalSite) -> int:
 # -- asking ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-38")
 @pytest.mark.parametrize("at_once", [1, 2, 8])
 async def test_robots_txt_is_asked_for_once_and_before_everything_else(at_once: int) -> None:
     async with LocalSite() as site:
@@ -169,6 +170,7 @@ async def test_inline_fetches_at_once_ask_for_robots_txt_once_even_with_one_plac
 # -- answers that are no rules ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-38")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
 async def test_a_4xx_opens_the_host(status: int) -> None:
     async with LocalSite() as site:
@@ -179,6 +181,7 @@ async def test_a_4xx_opens_the_host(status: int) -> None:
     assert robots_hits(site) == 1
 
 
+@pytest.mark.hostile("R-38")
 async def test_a_5xx_is_asked_again_and_then_the_page_is_given_up_with_its_reason() -> None:
     async with LocalSite() as site:
         site.robots("", status=503)
@@ -192,6 +195,7 @@ async def test_a_5xx_is_asked_again_and_then_the_page_is_given_up_with_its_reaso
     assert run.reason == "finished"
 
 
+@pytest.mark.hostile("R-38")
 async def test_a_5xx_that_passes_lets_the_page_be_fetched() -> None:
     async with LocalSite() as site:
         site.robots("User-agent: *\nDisallow: /private")
@@ -203,6 +207,7 @@ async def test_a_5xx_that_passes_lets_the_page_be_fetched() -> None:
     assert robots_hits(site) == 3
 
 
+@pytest.mark.hostile("R-38")
 async def test_a_host_that_cannot_be_asked_is_not_crawled() -> None:
     async with LocalSite() as site:
         site.drop("/robots.txt")
@@ -213,6 +218,7 @@ async def test_a_host_that_cannot_be_asked_is_not_crawled() -> None:
     assert run.stats["pages"] == 0
 
 
+@pytest.mark.hostile("R-38")
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00garbage\x00" * 50, b"<html><body>Not found</body></html>", b""])
 async def test_a_robots_txt_that_is_something_else_opens_the_host(body: bytes) -> None:
     async with LocalSite() as site:
@@ -222,6 +228,7 @@ async def test_a_robots_txt_that_is_something_else_opens_the_host(body: bytes) -
     assert run.stats["pages"] == 1
 
 
+@pytest.mark.hostile("R-38")
 async def test_rules_beyond_half_a_megabyte_are_ignored_and_those_before_are_kept_to() -> None:
     async with LocalSite() as site:
         filler = "# " + "x" * 98 + "\n"
@@ -246,6 +253,7 @@ async def test_a_redirected_robots_txt_is_followed_and_counts_for_the_host_that_
     assert [failure.reason for failure in failures] == ["robots"]
 
 
+@pytest.mark.hostile("R-38")
 async def test_more_than_five_redirects_count_as_no_robots_txt() -> None:
     async def onward(request: web.Request) -> web.Response:
         number = int(request.query.get("n", "0")) + 1
@@ -259,6 +267,7 @@ async def test_more_than_five_redirects_count_as_no_robots_txt() -> None:
     assert len([hit for hit in site.journal if hit.path.startswith("/robots.txt")]) == 6
 
 
+@pytest.mark.hostile("S05")
 async def test_a_robots_txt_redirected_to_a_private_address_is_not_fetched_there() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.9") as canary:
         site.redirect("/robots.txt", f"{canary.url}/robots.txt")
@@ -272,6 +281,7 @@ async def test_a_robots_txt_redirected_to_a_private_address_is_not_fetched_there
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-38")
 async def test_it_is_asked_for_again_after_a_day() -> None:
     clock = FakeClock()
     async with LocalSite() as site:
@@ -323,6 +333,7 @@ async def test_it_is_asked_for_again_sooner_where_its_cache_headers_say_so() -> 
     assert asked == ["/robots.txt", "/now", "/soon", "/robots.txt", "/later"]
 
 
+@pytest.mark.hostile("R-38")
 async def test_an_old_copy_stays_good_while_there_is_no_new_one() -> None:
     async with LocalSite() as site:
         site.robots("gone", status=503)

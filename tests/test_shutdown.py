@@ -682,7 +682,7 @@ async def test_the_command_ends_without_a_complaint(loop: str, scheme: str, tmp_
     assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.hostile("R-43")
+@pytest.mark.hostile("R-03", "R-04", "R-43")
 @pytest.mark.parametrize(
     ("loop", "signals"),
     [("uvloop", [signal.SIGTERM]), ("asyncio", [signal.SIGINT, signal.SIGINT])],

@@ -1,11 +1,18 @@
-"""Asking DNS: c-ares does it, in its own thread; here is how it is asked and what its answers mean."""
+"""Asking DNS: c-ares does it, in its own thread; here is how it is asked and what its answers mean.
+
+A reply that is no DNS message makes c-ares give up its socket, and with it whatever else was asked through that: one
+such reply in ten failed 95 names of 100 (measured). So what failed in this way is asked once more, one name at a time.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import socket
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import aiodns
 import pycares
@@ -13,7 +20,6 @@ import pycares
 from crawler.errors import SettingsError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
 __all__ = ["LOOKUP_SECONDS", "Answer", "Lookups", "is_name"]
@@ -47,6 +53,27 @@ class Answer(NamedTuple):
     expires: float
 
 
+_Query: TypeAlias = "asyncio.Future[pycares.AddrInfoResult]"
+
+
+def _is_malformed(query: _Query) -> bool:
+    if query.cancelled():
+        return False
+    error = query.exception()
+    return isinstance(error, aiodns.error.DNSError) and error.args[0] == aiodns.error.ARES_EBADRESP
+
+
+def _pass_on(query: _Query, answered: _Query) -> None:
+    if answered.done():
+        return
+    if query.cancelled():
+        answered.cancel()
+    elif (error := query.exception()) is not None:
+        answered.set_exception(error)
+    else:
+        answered.set_result(query.result())
+
+
 def is_name(host: str) -> bool:
     """Whether it is worth asking for; what is wrong with the rest of a name, c-ares says."""
     return bool(host) and host.isascii() and host.isprintable()
@@ -76,20 +103,47 @@ class Lookups:
         self._clock = clock
         self._channel: aiodns.DNSResolver | None = None
         self._retired: weakref.WeakSet[aiodns.DNSResolver] = weakref.WeakSet()
+        self._suspects: collections.deque[tuple[str, _Query]] = collections.deque()
+        """Names that were asked for when a reply was malformed; the first of them is being asked for."""
+        self._careful: aiodns.DNSResolver | None = None
+        """For those."""
 
-    def ask(self, name: str) -> asyncio.Future[pycares.AddrInfoResult]:
+    def ask(self, name: str) -> _Query:
         """For `read`, once it is done. Raises `SettingsError` for nameservers that are none."""
         if self._channel is None or self.count % _LOOKUPS_PER_CHANNEL == 0:
             if self._channel is not None:
                 self._retired.add(self._channel)  # its lookups under way keep it alive until they are done
             self._channel = self._open_channel()
         self.count += 1
+        answered: _Query = asyncio.get_running_loop().create_future()
+        self._query(self._channel, name).add_done_callback(partial(self._asked, name, answered))
+        return answered
+
+    def _query(self, channel: aiodns.DNSResolver, name: str) -> _Query:
         # With a dot at its end c-ares takes a name as it stands. (Its option `lookups`, which would also leave out the
         # hosts file, must not be used: pycares 5.2 hands over freed memory.)
         full = f"{name.rstrip('.')}." if self._nameservers else name
-        return self._channel.getaddrinfo(full, type=socket.SOCK_STREAM)
+        return channel.getaddrinfo(full, type=socket.SOCK_STREAM)
 
-    def read(self, query: asyncio.Future[pycares.AddrInfoResult]) -> Answer:
+    def _asked(self, name: str, answered: _Query, query: _Query) -> None:
+        if _is_malformed(query) and self._channel is not None:
+            self._suspects.append((name, answered))
+            if len(self._suspects) == 1:
+                self._ask_next()
+        else:
+            _pass_on(query, answered)
+
+    def _ask_next(self) -> None:
+        if self._careful is None:
+            self._careful = self._open_channel(tries=1)
+        self._query(self._careful, self._suspects[0][0]).add_done_callback(self._asked_alone)
+
+    def _asked_alone(self, query: _Query) -> None:
+        _pass_on(query, self._suspects.popleft()[1])
+        if self._suspects:
+            self._ask_next()
+
+    def read(self, query: _Query) -> Answer:
         try:
             found = query.result()
         except aiodns.error.DNSError as error:
@@ -105,15 +159,20 @@ class Lookups:
 
     async def close(self) -> None:
         """Ends what is under way: `read` says `dns_failed` of it. A later question starts anew."""
-        channels, self._channel = [*self._retired, self._channel], None
+        channels = [*self._retired, self._channel, self._careful]
+        self._channel = self._careful = None
+        while len(self._suspects) > 1:
+            _, answered = self._suspects.pop()
+            if not answered.done():
+                answered.set_exception(aiodns.error.DNSError(aiodns.error.ARES_EDESTRUCTION, "the lookup was ended"))
         for channel in channels:
             if channel is not None:
                 await channel.close()
 
-    def _open_channel(self) -> aiodns.DNSResolver:
+    def _open_channel(self, tries: int = 2) -> aiodns.DNSResolver:
         try:
             # ndots: `options ndots:5` of a Kubernetes pod would ask for every name under each search domain first.
-            return aiodns.DNSResolver(self._nameservers or None, timeout=self._lookup_seconds, tries=2, ndots=1)
+            return aiodns.DNSResolver(self._nameservers or None, timeout=self._lookup_seconds, tries=tries, ndots=1)
         except pycares.AresError as error:
             raise SettingsError(f"dns.nameservers: {', '.join(self._nameservers)}: {error.args[-1]}") from error
 

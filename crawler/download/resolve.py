@@ -3,7 +3,7 @@
 Whether an address may be dialled is decided where the socket is made (`connect.make_socket_factory`), because
 everything passes there: literals, resolved names, redirects, and a name that answers differently the second time. The
 resolver asks the same guard one step earlier, so that of several addresses only the allowed ones are tried, and it
-knows the exceptions: a host that the user named may be private, if it was so from the start (`Resolver.allow_host`),
+knows the exceptions: a host that the user named may be private where its first answer leads (`Resolver.allow_host`),
 and so may one whose addresses the user wrote down.
 
 aiohttp's own DNS cache is off. It forgets after a fixed time and keeps no failures; ours follows the records' TTL.
@@ -18,7 +18,6 @@ for its request, even where it would have expired by then: else the two could mi
 from __future__ import annotations
 
 import asyncio
-import enum
 import socket
 import time
 from collections import OrderedDict
@@ -57,17 +56,6 @@ class AddressBlocked(BlockedError, OSError):
 
 class NameNotResolved(DNSError, OSError):
     """A failed lookup, as the `OSError` that aiohttp expects of a resolver."""
-
-
-class _Standing(enum.Enum):
-    """What is known of a host that the user named."""
-
-    NAMED = enum.auto()
-    """Not resolved yet."""
-    INTRANET = enum.auto()
-    """Not public when first resolved: wherever it leads is allowed."""
-    PUBLIC = enum.auto()
-    """Public when first resolved: a private address later is somebody else's doing."""
 
 
 class Resolver(AbstractResolver):
@@ -115,7 +103,8 @@ class Resolver(AbstractResolver):
         self._ahead: dict[str, float] = {}
         """Names asked for ahead of their requests, and when nobody waits for the answer any more."""
         # Keyed by hash: a list of a million start URLs would otherwise stand here in full.
-        self._named: dict[int, _Standing] = {}
+        self._named: dict[int, bool] = {}
+        """Hosts that the user named, and whether they were resolved since."""
         self._hits = 0
 
     def snapshot(self) -> dict[str, int]:
@@ -135,15 +124,15 @@ class Resolver(AbstractResolver):
     def allow_host(self, hostname: str, port: int) -> None:
         """The user named this host and port. An IP address is allowed as it is, brackets or not.
 
-        If one of a name's addresses is not public when it is first resolved for this port, it is a host of the user's
-        own network, and every address it ever has is allowed at this port. If all are public, private ones that come
-        later stay denied (DNS rebinding).
+        If no address of a name is public when it is first resolved for this port, it is a host of the user's own
+        network, and those addresses are allowed at this port. Private ones that come later, or beside public ones, stay
+        denied: they are somebody else's doing (DNS rebinding).
         """
         hostname = hostname.strip("[]")
         try:
             self._guard.allow(hostname, port)
         except ValueError:
-            self._named.setdefault(_key(hostname, port), _Standing.NAMED)
+            self._named.setdefault(_key(hostname, port), False)
 
     def vet(self, host: str, port: int) -> None:
         """For a host that a proxy will dial. Raises `AddressBlocked` for an address that may not be dialled and for
@@ -155,26 +144,31 @@ class Resolver(AbstractResolver):
 
     def _allowed(self, host: str, port: int, addresses: tuple[str, ...]) -> list[str]:
         denied = {ip: reason for ip in addresses if (reason := self._guard.verdict(ip, port))}
-        if self._may_be_private(host, port, bool(denied)):
-            for ip in denied:
-                self._guard.allow(ip, port)
-            denied = {}
-        allowed = [ip for ip in addresses if ip not in denied]
+        if self._may_be_private(host, port, len(denied) == len(addresses)):
+            addresses = _few(addresses)
+            for ip in addresses:
+                if ip in denied:
+                    self._guard.allow(ip, port)
+            return list(addresses)
+        allowed = _few(tuple(ip for ip in addresses if ip not in denied))
         if not allowed:
-            ip, reason = next(iter(denied.items()))
-            raise AddressBlocked(f"{host}: {ip} is not public ({reason})")
-        narrow = [ip for ip in allowed if ":" not in ip][:_ADDRESSES_PER_FAMILY]
-        wide = [ip for ip in allowed if ":" in ip][:_ADDRESSES_PER_FAMILY]
-        return wide + narrow if ":" in allowed[0] else narrow + wide
+            raise AddressBlocked(self._why_blocked(host, port, *next(iter(denied.items()))))
+        return list(allowed)
 
     def _may_be_private(self, host: str, port: int, is_private: bool) -> bool:
-        if _plain(host) in self._static:
+        if self._static and _plain(host) in self._static:
             return True
         key = _key(host, port)
-        standing = self._named.get(key)
-        if standing is _Standing.NAMED:
-            standing = self._named[key] = _Standing.INTRANET if is_private else _Standing.PUBLIC
-        return standing is _Standing.INTRANET
+        if self._named.get(key, True):
+            return False
+        self._named[key] = True
+        return is_private
+
+    def _why_blocked(self, host: str, port: int, ip: str, reason: str) -> str:
+        words = f"{host}: {ip} is not public ({reason})"
+        if _key(host, port) in self._named:
+            words += ", nor where it led at first (security.allow_networks lets it move)"
+        return words
 
     # -- now or ahead --------------------------------------------------------------------------------------------------
 
@@ -252,6 +246,7 @@ class Resolver(AbstractResolver):
 
     def _look_up(self, host: str) -> asyncio.Future[Answer]:
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._cache.pop(host, None)  # it has expired, and must not pass for the one that is waited for
         if is_name(host):
             query = self._lookups.ask(host)
             self._pending[host] = waiting
@@ -292,6 +287,13 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _few(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The first few of both families, that of the first one first."""
+    narrow = tuple(ip for ip in addresses if ":" not in ip)[:_ADDRESSES_PER_FAMILY]
+    wide = tuple(ip for ip in addresses if ":" in ip)[:_ADDRESSES_PER_FAMILY]
+    return wide + narrow if addresses and ":" in addresses[0] else narrow + wide
 
 
 def _plain(host: str) -> str:

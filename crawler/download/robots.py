@@ -193,7 +193,8 @@ class RobotsCache:
             return None
         saved = _SAVED.decode(record)
         robots = ALLOW_ALL if saved.body is None else Robots.parse(zlib.decompress(saved.body), self._agent)
-        return self._keep(origin, robots, saved.fetched + saved.lifetime)
+        fetched = min(saved.fetched, self._clock.now())  # the clock may have been set back
+        return self._keep(origin, robots, fetched + saved.lifetime)
 
     def _save(self, origin: str, answer: _Answer) -> None:
         body = answer.body

@@ -2,7 +2,8 @@
 
 A proxy is named by the user, in the settings, the environment or a request, and may stand in a private network. It is
 dialled through a connector of its own, so that its address is not opened to requests that go straight: a page's link to
-the proxy itself meets the guard like any other.
+the proxy itself meets the guard like any other. A host's own Unix socket is as private: a link does not reach it unless
+the user named that host as one to crawl.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yarl
 
 from crawler import url as urls
+from crawler.download.resolve import AddressBlocked
 from crawler.download.tls import TlsRules
 from crawler.errors import BlockedError, SettingsError
 from crawler.proxies import Blame, ProxyPool, authorization, blame, is_socks, redacted, with_credentials
@@ -62,12 +64,20 @@ class Router:
         self._environment = urllib.request.getproxies() if http.trust_env else {}
         self._socket = http.unix_socket
         self._sockets = http.unix_sockets
+        self._sockets_are_open = settings.security.allow_private_networks
+        self._named: set[str] = set()
+        """Hosts with a socket of their own that the user named."""
         self._pool: ProxyPool | None = None
         if proxy.urls:
             longest = max(proxy.max_rest_seconds, proxy.rest_seconds)
             self._pool = ProxyPool(proxy.urls, per=proxy.per, rest_seconds=proxy.rest_seconds, max_rest_seconds=longest)
             if any(map(is_socks, proxy.urls)):
                 from crawler.download import socks  # noqa: F401 - where the extra is missing, it is said at the start
+
+    def allow_host(self, host: str) -> None:
+        """The user named this host (`"name:port"`): where it has a Unix socket of its own, requests may go there."""
+        if self._own_socket(f"http://{host}/") is not None:
+            self._named.add(host)
 
     def finds_address(self, request: Request) -> bool:
         """Whether the host's address is looked up here: a proxy, and the server behind a Unix socket, do so
@@ -77,9 +87,11 @@ class Router:
         return self._socket_of(request.url) is None
 
     def choose(self, request: Request) -> Route:
-        """Raises `AddressBlocked` for a target that no proxy may be asked for, `BlockedError` for what is no proxy."""
+        """Raises `AddressBlocked` for a target that no proxy may be asked for and for a socket that is not for links,
+        `BlockedError` for what is no proxy."""
         path = self._socket_of(request.url)
         if path is not None:
+            self._check_socket(request.url)
             return Route(UNIX + path, {})
         now = time.monotonic()
         proxy = self._proxy_of(request, now)
@@ -167,11 +179,19 @@ class Router:
     # -- Unix sockets --------------------------------------------------------------------------------------------------
 
     def _socket_of(self, url: str) -> str | None:
-        if self._sockets:
-            path = self._sockets.get(urls.host_key(url)) or self._sockets.get(urls.hostname(url))
-            if path is not None:
-                return path
-        return self._socket
+        return self._own_socket(url) or self._socket
+
+    def _own_socket(self, url: str) -> str | None:
+        if not self._sockets:
+            return None
+        return self._sockets.get(urls.host_key(url)) or self._sockets.get(urls.hostname(url))
+
+    def _check_socket(self, url: str) -> None:
+        if self._sockets_are_open or self._own_socket(url) is None:
+            return
+        host = urls.host_key(url)
+        if host not in self._named:
+            raise AddressBlocked(f"{host} has a Unix socket (http.unix_sockets), and start() does not name that host")
 
 
 def as_dialled(text: str) -> yarl.URL:

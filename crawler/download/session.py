@@ -153,6 +153,7 @@ class Downloader:
     def allow_host(self, host: str) -> None:
         name, _, port = host.rpartition(":")
         self._resolver.allow_host(name, int(port))
+        self._router.allow_host(host)
 
     # -- exchanges -----------------------------------------------------------------------------------------------------
 

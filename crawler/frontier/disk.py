@@ -292,16 +292,19 @@ class DiskStore:
     # -- hosts -------------------------------------------------------------------------------------------------------
 
     def host_id(self, name: str) -> int:
+        if (known := self.known_host_id(name)) is not None:
+            return known
         with self._translated("write"):
             key = name.encode()
-            found = self._txn.get(key, db=self._hosts)
-            if found is not None:
-                (host,) = ID.unpack(found)
-                return int(host)
             host = int(self._txn.stat(self._hosts)["entries"])
             self._txn.put(key, ID.pack(host), db=self._hosts)
             self._txn.put(ID.pack(host), key, db=self._names)
             return host
+
+    def known_host_id(self, name: str) -> int | None:
+        with self._translated("read"):
+            found = self._txn.get(name.encode(), db=self._hosts)
+            return None if found is None else int(ID.unpack(found)[0])
 
     def host_count(self) -> int:
         return self._entries(self._hosts)

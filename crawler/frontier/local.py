@@ -35,6 +35,8 @@ __all__ = ["LocalFrontier"]
 _LAST = b"\xff" * ORDER.size
 _DEEPEST = 0xFFFF
 _PROMOTED_AT_ONCE = 200
+_STEP_SECONDS = 1.0
+"""By which a clock must have gone back to matter."""
 _RECENT = 1 << 20
 """Fingerprints, of 8 bytes each; the memory is taken as it is used."""
 
@@ -80,6 +82,8 @@ class LocalFrontier:
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
+        self._last_commit = 0.0
+        """Of the run before this one, by its clock."""
         # Known fingerprints, each in the place that its last bits name, where a later one takes its place. What stands
         # there is known; what does not, the store is asked.
         self._recent = memoryview(mmap.mmap(-1, 8 * _RECENT)).cast("Q")
@@ -95,6 +99,7 @@ class LocalFrontier:
         saved = self._store.get_value("frontier")
         if saved is not None:
             self._sequence, self._added, self._duplicates, self._completed = COUNTERS.unpack(saved)
+        self._last_commit = float(self._store.get_value("clock") or 0.0)
         for name in waiting:
             host = self._host(name)
             host.beyond = b""
@@ -107,7 +112,22 @@ class LocalFrontier:
         return went
 
     def resume(self, now: float) -> None:
+        if (back := self._last_commit - now) > _STEP_SECONDS:
+            self._bring_forward(back)
         self._turns.resume(now)
+
+    def _bring_forward(self, seconds: float) -> None:
+        """The clock was set back since the last commit: what waits, waits for as long as it had to then."""
+        for host in self._turns.hosts.values():
+            put_off: list[tuple[float, bytes, Row]] = []
+            while (due := self._store.first_due(host.id)) is not None:
+                for order in self._store.promote(host.id, due + 0.001, _PROMOTED_AT_ONCE):
+                    put_off.append((due - seconds, order, self._store.get(host.id, order)))
+                    self._store.delete(host.id, order)
+            for due, order, row in put_off:
+                self._store.defer(host.id, due, order, row)
+            host.due = self._store.first_due(host.id)
+        self._turns.bring_forward(seconds)
 
     async def __aexit__(self, *exc: object) -> None:
         await self._store.close()
@@ -132,7 +152,8 @@ class LocalFrontier:
     def seen(self, host: str, fingerprint: int) -> bool:
         if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return True
-        if not self._store.has_seen(self._host(host).id, fingerprint):
+        known = self._known_host(host)
+        if known is None or not self._store.has_seen(known, fingerprint):
             return False
         self._recent[fingerprint % _RECENT] = fingerprint
         return True
@@ -145,7 +166,12 @@ class LocalFrontier:
         return new
 
     def ended(self, host: str, fingerprint: int) -> bytes | None:
-        return self._store.get_end(self._host(host).id, fingerprint)
+        known = self._known_host(host)
+        return None if known is None else self._store.get_end(known, fingerprint)
+
+    def _known_host(self, name: str) -> int | None:
+        host = self._turns.hosts.get(name)
+        return self._store.known_host_id(name) if host is None else host.id
 
     def _origin(self, parent: tuple[str, int] | None) -> bytes:
         return NO_ORIGIN if parent is None else PAIR.pack(self._host(parent[0]).id, parent[1])
@@ -267,7 +293,7 @@ class LocalFrontier:
         self._turns.save()
         self._turns.evict_idle(now, [leased.host for leased in self._leased.values()])
         counters = COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
-        await self._store.commit({**values, "frontier": counters})
+        await self._store.commit({**values, "frontier": counters, "clock": b"%.3f" % now})
 
     @property
     def is_behind(self) -> bool:

@@ -42,6 +42,9 @@ class MemoryStore:
     def host_id(self, name: str) -> int:
         return self._ids.setdefault(name, len(self._ids))
 
+    def known_host_id(self, name: str) -> int | None:
+        return self._ids.get(name)
+
     def host_count(self) -> int:
         return len(self._ids)
 

@@ -37,7 +37,13 @@ class Store(Protocol):
         """Close, and let the next `open` find the epoch before the last one. False: it finds the last one again."""
         ...
 
-    def host_id(self, name: str) -> int: ...
+    def host_id(self, name: str) -> int:
+        """A new one for a host that has none."""
+        ...
+
+    def known_host_id(self, name: str) -> int | None:
+        """None: it has none. Whoever only asks about a host must not leave a trace: a site can name any number."""
+        ...
 
     def host_count(self) -> int:
         """Hosts that ever had an id."""

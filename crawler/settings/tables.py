@@ -291,7 +291,11 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     unix_socket: Annotated[str | None, _key("send everything through this socket; empty = none", "path")] = None
     unix_sockets: Annotated[
         Mapping[str, str],
-        _key('the socket of one host: unix_sockets."localhost:2375" = "/run/docker.sock"', "paths", check=check_socket),
+        _key(
+            'the socket of one host that start() names: unix_sockets."localhost:2375" = "/run/docker.sock"',
+            "paths",
+            check=check_socket,
+        ),
     ] = _EMPTY
     # The standard library's writes byte for byte what aiohttp would; msgspec reads several times faster.
     json_dumps: Annotated[

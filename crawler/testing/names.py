@@ -49,8 +49,9 @@ Script = Answer | Callable[[int, int], Answer]
 class DnsServer(asyncio.DatagramProtocol):
     """`async with DnsServer() as dns:`, then `dns.names["a.test"] = [Address("127.0.0.2")]`.
 
-    A name that is not in `names` does not exist. A name asked for the type it has no record of gets an empty answer.
-    It listens over UDP, and over TCP at the same port.
+    A name that is not in `names` does not exist, unless a wildcard covers it (`"*.a.test"`, RFC 4592: every name below
+    `a.test`). A name asked for the type it has no record of gets an empty answer. It listens over UDP, and over TCP at
+    the same port.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,8 @@ class DnsServer(asyncio.DatagramProtocol):
         """Names whose answers are too long for UDP."""
         self.forged: dict[str, Answer] = {}
         """What is sent before the answer, as somebody who does not know the question's id would."""
+        self.mangled: dict[str, Callable[[bytes], bytes]] = {}
+        """What makes of a name's answer, as it would go out, the bytes that go out instead."""
         self.questions: list[tuple[str, int]] = []
         """Every question that arrived, oldest first."""
         self.tcp_questions = 0
@@ -137,16 +140,25 @@ class DnsServer(asyncio.DatagramProtocol):
         self.questions.append((name, kind))
         number = self._counts[name, kind]
         self._counts[name, kind] += 1
-        script = self.names.get(name, Fail.NXDOMAIN)
+        script = self._script(name)
         answer = script(kind, number) if callable(script) else script
         self._announce()
         if answer is Fail.SILENCE:
             return
         reply = _reply(data, answer, truncated=truncated)
+        if name in self.mangled:
+            reply = self.mangled[name](reply)
         if name in self._held:
             self._held[name].append(lambda: send(reply))
         else:
             send(reply)
+
+    def _script(self, name: str) -> Script:
+        if name in self.names:
+            return self.names[name]
+        labels = name.split(".")
+        wildcards = (".".join(("*", *labels[start:])) for start in range(1, len(labels)))
+        return next((self.names[each] for each in wildcards if each in self.names), Fail.NXDOMAIN)
 
     def _announce(self) -> None:
         for has_arrived, event in self._arrivals:

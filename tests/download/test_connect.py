@@ -58,6 +58,7 @@ def test_a_denied_address_gets_none(guard: Guard) -> None:
         open_socket((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.9", 80)))
 
 
+@pytest.mark.hostile("S01", "S03")
 @pytest.mark.parametrize("host", ["127.0.0.9", "[::ffff:127.0.0.9]", "[::ffff:7f00:9]", "[::7f00:9]"])
 async def test_a_literal_is_judged_at_the_socket(guard: Guard, resolver: Resolver, host: str) -> None:
     async with RawServer(HELLO, host="127.0.0.9") as canary, session(guard, resolver) as client:
@@ -67,6 +68,7 @@ async def test_a_literal_is_judged_at_the_socket(guard: Guard, resolver: Resolve
         assert canary.connections == 0
 
 
+@pytest.mark.hostile("S02")
 @pytest.mark.parametrize(
     "host",
     [
@@ -102,6 +104,7 @@ class Fixed(AbstractResolver):
     async def close(self) -> None: ...
 
 
+@pytest.mark.hostile("S04")
 @pytest.mark.parametrize(
     "ips", [("127.0.0.9", "127.0.0.2"), ("127.0.0.2", "127.0.0.9"), ("::1", "10.0.0.1", "127.0.0.2")]
 )
@@ -117,6 +120,7 @@ async def test_at_the_socket_too_the_allowed_one_of_several_is_used(guard: Guard
         assert (server.connections, canary.connections) == (1, 0)
 
 
+@pytest.mark.hostile("S04")
 async def test_rebinding_never_reaches_the_inside(
     dns: DnsServer, guard: Guard, resolver: Resolver, clock: Clock
 ) -> None:
@@ -142,6 +146,7 @@ async def test_rebinding_never_reaches_the_inside(
     assert (outcomes.count(b"hello"), outcomes.count(AddressBlocked)) == (63, 37)
 
 
+@pytest.mark.hostile("S04")
 async def test_a_kept_connection_keeps_its_vetted_peer(
     dns: DnsServer, guard: Guard, resolver: Resolver, clock: Clock
 ) -> None:
@@ -172,6 +177,7 @@ async def test_closing_the_connector_leaves_the_resolver_open(dns: DnsServer, gu
 # -- several addresses -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_address_that_does_not_answer_costs_a_moment_and_not_the_time_out(guard: Guard) -> None:
     resolver = Resolver(guard, hosts={"two.test": "127.0.0.2, 127.0.0.3"})
     with deaf_listener("127.0.0.2") as port:

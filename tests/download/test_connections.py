@@ -149,6 +149,41 @@ async def test_one_host_may_have_a_socket_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.hostile("S06")
+@pytest.mark.parametrize(("is_open", "reached"), [(False, []), (True, ["/linked", "/redirected"])])
+async def test_a_link_does_not_reach_the_socket_of_a_host_that_start_did_not_name(
+    tmp_path: Path, is_open: bool, reached: list[str]
+) -> None:
+    class Following(Asking):
+        def parse(self, response: Response) -> Any:
+            yield {"text": response.text}
+            yield response.follow_all("a")
+
+    asked: list[str] = []
+
+    async def hello(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="containers")
+
+    app = web.Application()
+    app.router.add_get("/{path}", hello)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(tmp_path / "socket")).start()
+    async with LocalSite() as site:
+        site.page("/", "<a href='http://localhost:2375/linked'>.</a><a href='/moved'>.</a>")
+        site.redirect("/moved", "http://LOCALHOST:2375/redirected")
+        settings = {
+            **PLAIN,
+            "http": {"unix_sockets": {"localhost:2375": str(tmp_path / "socket")}},
+            "security": {"allow_private_networks": is_open},
+        }
+        run = await run_spider(Following, args={"urls": (f"{site.url}/",)}, settings=settings)
+    await runner.cleanup()
+    assert sorted(asked) == reached
+    assert [item["reason"] for item in run.items if "reason" in item] == ["blocked_address"] * (2 - len(reached))
+
+
 async def test_a_callback_may_hold_more_connections_than_there_are_workers() -> None:
     class Holding(Spider):
         """Every worker reads a stream, and fetches inline meanwhile."""
@@ -203,6 +238,7 @@ async def test_hosts_of_the_settings_are_not_asked_for() -> None:
         assert (run.items, dns.questions) == ([{"text": "hello"}], [])
 
 
+@pytest.mark.hostile("R-14")
 @pytest.mark.parametrize(
     ("script", "reason", "attempts", "retries"),
     [
@@ -229,6 +265,7 @@ async def test_a_name_that_does_not_exist_is_not_tried_again_and_one_that_fails_
             assert asked == 1 if not retries else 2 < asked <= 4
 
 
+@pytest.mark.hostile("R-14")
 async def test_a_name_server_that_recovers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "_LEAST_SECONDS", 0.05)
     async with DnsServer() as dns, LocalSite() as site:
@@ -247,6 +284,7 @@ async def test_a_name_server_that_is_not_there_is_a_failure_that_may_pass() -> N
     assert item in ({"reason": "dns_failed", "attempts": 2}, {"reason": "dns_timeout", "attempts": 2})
 
 
+@pytest.mark.hostile("R-15")
 async def test_a_slow_name_holds_no_worker() -> None:
     async with DnsServer() as dns, LocalSite() as site:
         port = site.host.rpartition(":")[2]

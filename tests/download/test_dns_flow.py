@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from crawler import Failure, Response, Spider
 from crawler.testing import LocalSite, run_spider
 from crawler.testing.names import Address, DnsServer
@@ -34,6 +36,7 @@ def asking(dns: DnsServer, **more: Any) -> dict[str, Any]:
     return {"dns": {"nameservers": [dns.nameserver]}, "politeness": {"obey_robots": False}, **more}
 
 
+@pytest.mark.hostile("R-15")
 async def test_a_name_server_that_keeps_us_waiting_holds_no_worker() -> None:
     async with DnsServer() as dns, LocalSite() as site:
         site.page("*", "hello")
@@ -78,6 +81,7 @@ async def test_robots_txt_of_a_slow_name_waits_for_it_too() -> None:
     assert ["quick" in item["url"] for item in run.items] == [True, False]
 
 
+@pytest.mark.hostile("R-15")
 async def test_a_stop_does_not_wait_for_names() -> None:
     class Stopping(Visitor):
         async def parse(self, response: Response) -> Any:

@@ -14,7 +14,7 @@ from socks_server import SocksServer
 
 from crawler import Failure, FetchError, Request, Response, Spider
 from crawler.errors import SettingsError
-from crawler.testing import LocalSite, run_spider
+from crawler.testing import Canary, LocalSite, run_spider
 from crawler.testing.raw import RawServer, answer
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ async def test_proxy_auth_of_a_request_is_for_the_proxy_of_the_pool_too() -> Non
 # -- guard ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S06")
 async def test_a_link_to_the_proxy_itself_is_as_private_as_any_other() -> None:
     class Curious(Through):
         async def parse(self, response: Response) -> Any:
@@ -140,6 +141,46 @@ async def test_a_link_to_the_proxy_itself_is_as_private_as_any_other() -> None:
         run = await run_spider(Curious, args=args, settings=POLITE)
     assert [item["reason"] for item in run.items] == ["blocked_address"] * 3
     assert proxy.targets == [site.url]
+
+
+@pytest.mark.hostile("S06")
+@pytest.mark.parametrize("kind", ["http", "socks"])
+async def test_no_proxy_is_asked_for_what_pages_and_redirects_point_to_inside(kind: str) -> None:
+    class Lured(Through):
+        def parse(self, response: Response) -> Any:
+            yield {"url": response.url}
+            yield response.follow_all("a")
+
+    proxies: Any = ProxyServer if kind == "http" else SocksServer
+    async with LocalSite() as site, Canary() as canary, proxies() as proxy:
+        hosts = ("127.0.0.9", "127.9", "0x7f000009", "[::ffff:127.0.0.9]", "localhost", "169.254.169.254", "10.0.0.1")
+        inside = [f"{scheme}://{host}:{canary.port}/" for host in hosts for scheme in ("http", "https")]
+        site.page("/", "".join(f"<a href='{url}'>.</a><a href='/{n}'>.</a>" for n, url in enumerate(inside)))
+        for number, url in enumerate(inside):
+            site.redirect(f"/{number}", f"{url}redirected")
+        run = await run_spider(Lured, args={"urls": [f"{site.url}/"]}, settings={**POLITE, **through(proxy.url)})
+        assert canary.connections == 0
+        journal = proxy.targets if kind == "http" else [asked.host for asked in proxy.journal]
+    assert len(site.paths) == 1 + len(inside)
+    assert {each.removeprefix("http://").partition(":")[0] for each in journal} == {"127.0.0.1"}
+    distinct = 2 * (len(inside) - 4)  # three of them spell one address
+    assert [item["reason"] for item in run.items if "reason" in item] == ["blocked_address"] * distinct
+
+
+@pytest.mark.hostile("S06")
+async def test_no_answer_of_a_site_names_a_proxy_and_the_environment_does_not_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with LocalSite() as site, Canary() as canary:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, canary.url)
+            monkeypatch.setenv(name.lower(), canary.url)
+        site.page("/", "", status=305, headers={"Location": f"{canary.url}/"})
+        site.page("/pac", "ok", headers={"Proxy": canary.url, "Proxy-Authenticate": "Basic realm=x"})
+        site.page("/auth", "", status=407, headers={"Proxy-Authenticate": "Basic realm=x", "Proxy": canary.url})
+        run = await crawl(*(f"{site.url}{path}" for path in ("/", "/pac", "/auth")))
+        assert canary.connections == 0
+    assert sorted(item.get("reason", "ok") for item in run.items) == ["ok", "status_305", "status_407"]
 
 
 # -- health ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from crawler.download import lookup, resolve
 from crawler.download.resolve import AddressBlocked, NameNotResolved, Resolver
-from crawler.errors import BlockedError, DNSError, SettingsError
+from crawler.errors import DNSError, SettingsError
 from crawler.testing.names import AAAA, A, Address, Alias, Answer, DnsServer, Fail
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ async def test_a_family_that_a_name_lacks_is_not_found(dns: DnsServer, resolver:
     assert (caught.value.reason, caught.value.retryable) == ("dns_not_found", False)
 
 
+@pytest.mark.hostile("R-14")
 @pytest.mark.parametrize(
     ("script", "reason", "retryable"),
     [
@@ -115,6 +116,7 @@ async def test_nameservers_that_are_none_are_named(guard: Guard) -> None:
         await resolver.resolve("a.test", 80)
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_answer_that_is_too_long_for_udp_comes_over_tcp(dns: DnsServer, resolver: Resolver) -> None:
     dns.names["many.test"] = [Address(f"127.{1 + number // 250}.{number % 250}.2") for number in range(500)]
     dns.truncated.add("many.test")
@@ -126,6 +128,7 @@ async def test_an_answer_that_is_too_long_for_udp_comes_over_tcp(dns: DnsServer,
     assert dns.tcp_questions == 4
 
 
+@pytest.mark.hostile("R-14")
 async def test_an_answer_of_somebody_else_is_not_believed(dns: DnsServer, resolver: Resolver) -> None:
     dns.names["a.test"] = [Address("127.0.0.2")]
     dns.forged["a.test"] = [Address("127.0.0.3")]
@@ -301,6 +304,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting(dns: DnsServ
     assert dns.count("a.test") == 1
 
 
+@pytest.mark.hostile("R-15")
 async def test_nothing_is_left_when_every_waiter_is_cancelled(dns: DnsServer, resolver: Resolver) -> None:
     hosts = [f"h{number}.test" for number in range(50)]
     dns.names |= {host: [Address("127.0.0.2")] for host in hosts}
@@ -460,6 +464,19 @@ async def test_an_answer_waits_for_the_request_it_was_meant_for(
     assert not resolver.known("a.test")  # it was for one request, and is too old for others
 
 
+async def test_an_expired_answer_is_not_the_one_that_is_waited_for(
+    dns: DnsServer, resolver: Resolver, clock: Clock
+) -> None:
+    dns.names["a.test"] = lambda _, number: [Address("127.0.0.3" if number else "127.0.0.2", ttl=0)]
+    assert await addresses(resolver, "a.test") == ["127.0.0.2"]
+    clock.now += 2
+    ahead = [resolver.prefetch("a.test"), resolver.prefetch("a.test")]
+    assert not resolver.known("a.test")
+    await asyncio.gather(*filter(None, ahead))
+    assert len(list(filter(None, ahead))) == 2
+    assert await addresses(resolver, "a.test") == ["127.0.0.3"]
+
+
 async def test_an_answer_waits_from_when_it_came(dns: DnsServer, resolver: Resolver, clock: Clock) -> None:
     dns.names["a.test"] = [Address("127.0.0.2", ttl=0)]
     dns.hold("a.test")
@@ -499,6 +516,7 @@ async def test_so_many_are_looked_up_ahead_and_no_more(
     assert resolver.prefetch(hosts[3]) is not None
 
 
+@pytest.mark.hostile("R-15")
 async def test_slow_names_hold_up_no_others(dns: DnsServer, resolver: Resolver) -> None:
     slow = [f"slow{number}.test" for number in range(60)]
     quick = [f"quick{number}.test" for number in range(50)]
@@ -529,81 +547,3 @@ async def test_nothing_grows_with_the_names_that_were_met(
     assert len(resolver._ahead) <= 50
     assert len(resolver._lookups._retired) <= 1
     await resolver.close()
-
-
-# -- the guard ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_name_that_leads_inside_is_blocked(dns: DnsServer, resolver: Resolver) -> None:
-    dns.names["evil.test"] = [Address("127.0.0.9")]
-    with pytest.raises(AddressBlocked, match=r"evil\.test: 127\.0\.0\.9 is not public \(loopback\)") as caught:
-        await resolver.resolve("evil.test", 80)
-    assert isinstance(caught.value, BlockedError)
-    assert (caught.value.reason, caught.value.retryable) == ("blocked_address", False)
-
-
-async def test_of_several_addresses_only_the_public_ones_are_given(dns: DnsServer, resolver: Resolver) -> None:
-    dns.names["mixed.test"] = [Address("127.0.0.9"), Address("127.0.0.2"), Address("10.0.0.1"), Address("fe80::1")]
-    assert await addresses(resolver, "mixed.test") == ["127.0.0.2"]
-
-
-async def test_a_name_with_many_addresses_gives_a_few_of_both_families(
-    dns: DnsServer, guard: Guard, resolver: Resolver
-) -> None:
-    wide = [f"fd00::{number:x}" for number in range(1, 200)]
-    for ip in wide:
-        guard.allow(ip, 80)
-    dns.names["many.test"] = [*map(Address, wide), Address("127.0.0.2")]
-    found = await addresses(resolver, "many.test")
-    assert len(found) == 5
-    assert "127.0.0.2" in found
-
-
-async def test_a_host_that_the_user_named_may_be_private(dns: DnsServer, resolver: Resolver) -> None:
-    dns.names["wiki.test"] = lambda _, number: [Address(f"127.0.0.{9 + number}", ttl=0)]
-    resolver.allow_host("wiki.test", 8080)
-    assert await addresses(resolver, "wiki.test", 8080) == ["127.0.0.9"]
-    with pytest.raises(AddressBlocked):
-        await resolver.resolve("wiki.test", 80)
-    resolver.allow_host("WIKI.test.", 80)
-    assert await addresses(resolver, "wiki.test", 80) == ["127.0.0.9"]
-
-
-async def test_a_private_host_may_move_within_its_network(dns: DnsServer, resolver: Resolver, clock: Clock) -> None:
-    dns.names["wiki.test"] = lambda _, number: [Address(f"127.0.0.{9 + number}", ttl=0)]
-    resolver.allow_host("wiki.test", 80)
-    assert await addresses(resolver, "wiki.test") == ["127.0.0.9"]
-    clock.now += 2
-    assert await addresses(resolver, "wiki.test") == ["127.0.0.10"]
-
-
-async def test_a_public_host_that_the_user_named_may_not_become_private(
-    dns: DnsServer, resolver: Resolver, clock: Clock
-) -> None:
-    dns.names["shop.test"] = lambda _, number: [Address("127.0.0.9" if number else "127.0.0.2", ttl=0)]
-    resolver.allow_host("shop.test", 80)
-    assert await addresses(resolver, "shop.test") == ["127.0.0.2"]
-    clock.now += 2
-    with pytest.raises(AddressBlocked):
-        await resolver.resolve("shop.test", 80)
-    resolver.allow_host("shop.test", 80)  # a second start URL of the same host
-    with pytest.raises(AddressBlocked):
-        await resolver.resolve("shop.test", 80)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.9", "::1", "[::1]"])
-def test_an_address_that_the_user_named_is_allowed_at_its_port(guard: Guard, host: str) -> None:
-    Resolver(guard).allow_host(host, 8080)
-    assert guard.verdict(host.strip("[]"), 8080) is None
-    assert guard.verdict(host.strip("[]"), 80) == "loopback"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.9", "[::1]", "10.0.0.1", "fe80::1%eth0", "localhost", "a.localhost"])
-async def test_a_proxy_is_not_asked_for_what_is_inside(resolver: Resolver, host: str) -> None:
-    with pytest.raises(AddressBlocked):
-        resolver.vet(host, 80)
-    resolver.vet("127.0.0.2", 80)
-    resolver.vet("example.test", 80)
-    if "%" not in host:
-        resolver.allow_host(host, 80)
-        resolver.vet(host, 80)

@@ -154,6 +154,7 @@ def damaged(rng: random.Random, whole: bytes) -> bytes:
     return kept + bytes(end)
 
 
+@pytest.mark.hostile("R-07")
 @pytest.mark.parametrize("suffix", BYTE_SUFFIXES)
 async def test_holds_is_false_exactly_when_damage_reaches_before_the_position(tmp_path: Path, suffix: str) -> None:
     torn = await killed(tmp_path, suffix)
@@ -317,6 +318,7 @@ async def test_a_database_killed_in_a_transaction_that_reached_the_disk_rolls_it
     await continues_exactly(path, died)
 
 
+@pytest.mark.hostile("R-05")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 async def test_a_full_disk_is_an_error_and_with_space_again_the_file_continues(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out.{suffix}"

@@ -95,6 +95,17 @@ async def test_what_is_remembered_is_known_but_not_queued(opened):
         assert await leased(frontier) == []
 
 
+@pytest.mark.hostile("S44")
+async def test_asking_about_a_host_leaves_no_trace_of_it(opened):
+    async with opened() as frontier:
+        for number in range(100):
+            assert not frontier.seen(f"h{number}.test:80", number + 1)
+            assert frontier.ended(f"h{number}.test:80", number + 1) is None
+        frontier.add([entry(1)], NOW)
+        assert frontier.counts().hosts == 1
+        assert list(frontier._turns.hosts) == ["a.test:80"]
+
+
 async def test_fingerprints_use_all_of_their_64_bits(opened):
     async with opened() as frontier:
         numbers = [0, 1, 2**63, 2**64 - 1]

@@ -82,6 +82,26 @@ async def test_a_hosts_pause_survives(tmp_path):
         assert (await frontier.lease(1, NOW + 599)).next_due == NOW + 600
 
 
+@pytest.mark.hostile("R-24")
+@pytest.mark.parametrize("back", [2, 3600, 10 * 86400])
+async def test_what_waits_waits_no_longer_where_the_clock_was_set_back_meanwhile(tmp_path, back):
+    async with frontier_in(tmp_path) as frontier:
+        frontier.add([entry(number, not_before=NOW + number / 7) for number in range(1, 61)], NOW)
+        frontier.add([entry(100, host="b.test:80")], NOW)
+        frontier.host("b.test:80", blocked_until=NOW + 30)
+        await frontier.commit({}, NOW)
+    now = NOW - back
+    async with frontier_in(tmp_path) as frontier:
+        frontier.resume(now)
+        await frontier.commit({}, now)
+    async with frontier_in(tmp_path) as frontier:  # moved once, and not again
+        frontier.resume(now + 1)
+        assert frontier.counts().queued == 61
+        assert await records(frontier, now + 29.5 / 7) == list(range(1, 30))
+        assert await records(frontier, now + 29) == list(range(30, 61))
+        assert await records(frontier, now + 30.1) == [100]
+
+
 async def test_after_a_restart_every_host_waits_its_delay_first(tmp_path):
     polite = HostRule(delay=2.0, jitter=0.0, concurrency=5)
     async with frontier_in(tmp_path, polite) as frontier:
@@ -150,6 +170,7 @@ async def test_a_full_map_is_an_unavailable_engine_and_what_was_committed_stays(
         assert await records(frontier) == [1]
 
 
+@pytest.mark.hostile("R-26")
 async def test_idle_hosts_are_forgotten_and_come_back(tmp_path):
     async with frontier_in(tmp_path) as frontier:
         for number in range(50):

@@ -67,6 +67,7 @@ def as_if_restarted(monkeypatch):
 # -- torn meta pages ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-07")
 @pytest.mark.parametrize("damage", ["zeroed", "flipped", "the other page's"])
 async def test_a_torn_meta_page_is_put_right_and_nothing_is_lost(tmp_path, damage):
     await write_epochs(tmp_path / "frontier", 1, 20)
@@ -100,6 +101,7 @@ async def test_a_commit_whose_copy_was_not_written_never_happened(tmp_path):
     assert await epoch_of(folder) == 15
 
 
+@pytest.mark.hostile("R-07")
 async def test_a_torn_copy_costs_its_epoch_alone(tmp_path):
     folder = tmp_path / "frontier"
     await write_epochs(folder, 1, 10)
@@ -128,6 +130,7 @@ async def test_copies_of_a_frontier_that_is_gone_do_not_harm_the_next_one(tmp_pa
 # -- lost power --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-07")
 async def test_after_a_power_failure_what_was_synced_is_there_and_what_was_not_may_be_torn(tmp_path, as_if_restarted):
     folder = tmp_path / "frontier"
     await write_epochs(folder, 1, 60, sync_after=30)

@@ -167,6 +167,7 @@ async def test_how_a_host_is_treated_survives_with_its_reasons(tmp_path: Path) -
     assert (state.pause, state.failures, state.crawl_delay) == (Pause.CIRCUIT, 20, 7.0)
 
 
+@pytest.mark.hostile("R-26")
 async def test_hosts_with_nothing_to_do_are_forgotten_when_their_turn_is_free() -> None:
     async with in_memory() as frontier:
         frontier.add([entry(number, f"h{number}.test:80") for number in range(50)], NOW)

@@ -99,6 +99,7 @@ async def test_a_robots_txt_that_cannot_be_had_at_first_is_asked_for_again(site)
     assert (paths(run), run.reason) == (["a"], "finished")
 
 
+@pytest.mark.hostile("S01")
 async def test_a_private_host_that_robots_txt_names_is_not_asked(site):
     async with LocalSite("127.0.0.2") as other:
         other.page("/map.xml", sitemap("<loc>/secret</loc>"))
@@ -108,6 +109,7 @@ async def test_a_private_host_that_robots_txt_names_is_not_asked(site):
         assert (paths(run), other.journal) == (["a"], [])
 
 
+@pytest.mark.hostile("S07")
 async def test_hosts_that_are_not_allowed_are_not_asked_for_pages_or_sitemaps(site):
     site.page("/map.xml", index("<loc>http://elsewhere.test/map.xml</loc>", "<loc>/own.xml</loc>"))
     site.page("/own.xml", sitemap("<loc>http://elsewhere.test/a</loc>", "<loc>/a</loc>", "<loc>ftp://x/</loc>"))
