@@ -81,7 +81,7 @@ def _bombs(blocks: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _brotli(blocks: int) -> bytes:
-    coder = brotli.Compressor(quality=1, lgwin=24)
+    coder = brotli.Compressor(quality=2, lgwin=24)
     first, again = (coder.process(_BLOCK) + coder.flush() for _ in range(2))
     return bytes(first + again * (blocks - 1) + coder.finish())
 

@@ -159,7 +159,12 @@ def _deadlines() -> None:
 
 
 def _html() -> None:
-    _replace("crawler.nesting", "is_plain", lambda markup: True)
+    from selectolax.lexbor import LexborHTMLParser
+
+    from crawler.response import Response
+
+    _set(Response, is_dear=property(lambda self: False))
+    _replace("crawler.nesting", "parse", lambda markup, *others, **options: LexborHTMLParser(markup))
 
 
 def _poison() -> None:
