@@ -1,6 +1,6 @@
 """What the guards cost on pages of honest sites: the same crawls with them and without, in turns.
 
-    python benchmarks/guards.py [--only instructions,seconds] [--rounds 7] [--repeats 2] [--each] [--quick]
+    python benchmarks/guards.py [--only instructions,seconds] [--workload links] [--rounds 7] [--repeats 2] [--each]
 
 The package has no switch for its guards; `unguarded.py` replaces them in memory before the crawl begins, and the output
 lists which. Both sides are started by it, so that they differ in nothing else.
@@ -54,6 +54,13 @@ MAX_SHARE = 0.05
 BARE = ("bare", "d")
 """Nothing is made of these pages: the share of whatever is done for a page is largest there, and nobody crawls so."""
 CONCURRENCY = 16
+TITLES = {
+    "links": "instructions of a page of 33 KB with 60 links",
+    "bare": "instructions of a bare page of 2 KB",
+    "a": "CPU of a page of Python's documentation",
+    "a gzip": "CPU of the same, with gzip",
+    "d": "CPU of a bare page of 2 KB",
+}
 
 
 def main() -> int:
@@ -75,9 +82,7 @@ def main() -> int:
     print("\n".join(rows(results)))
     if not options.quick:
         save(results)
-    judged = {
-        section: found[section] for section in options.only[:1]
-    }  # instructions go first: noise does not move them
+    judged = {options.only[0]: found[options.only[0]]}  # instructions where they were counted: noise does not move them
     too_dear = any(each["share"] > MAX_SHARE and each["name"] not in BARE for each in shares(judged))
     return 1 if too_dear and not options.quick else 0
 
@@ -87,12 +92,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(SECTIONS), metavar="A,B", help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="pairs of `seconds` (default 7)")
     parser.add_argument("--repeats", type=int, default=2, metavar="N", help="pairs of `instructions` (default 2)")
+    parser.add_argument("--workload", action="append", choices=list(TITLES), help="only this one (default: all)")
     parser.add_argument("--each", action="store_true", help="count with one guard off at a time, too")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, nothing written: does it work?")
     options = parser.parse_args()
     options.only = sorted(options.only.split(","))
     if strange := set(options.only) - set(SECTIONS):
         parser.error(f"--only {', '.join(sorted(strange))}: there are {', '.join(SECTIONS)}")
+    options.workload = options.workload or (["a gzip"] if options.quick else list(TITLES))
     if options.quick:
         options.rounds = options.repeats = 1
     return options
@@ -107,7 +114,7 @@ def today() -> str:
 
 def instructions(options: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
-    for workload in content.WORKLOADS.values():
+    for workload in [each for each in content.WORKLOADS.values() if each.name in options.workload]:
         pairs = [(counted(workload, "none"), counted(workload, "all")) for _ in range(options.repeats)]
         each = {name: counted(workload, name) for name in present()} if options.each else {}
         found.append({"name": workload.name, "title": TITLES[workload.name], "pairs": pairs, "each": each})
@@ -131,10 +138,11 @@ def seconds(options: argparse.Namespace) -> list[dict[str, Any]]:
     opened: Any = docs.open
     coded = replace(docs, title=f"{docs.title}, with gzip", open=partial(opened, coded=True))
     bare = replace(bare, count=3000, title="3000 bare pages", sizes={**bare.sizes, "pages": 3000})
-    named = {"a gzip": coded} if options.quick else {"a": docs, "a gzip": coded, "d": bare}
+    named = {"a": docs, "a gzip": coded, "d": bare}
     return [
         {"name": name, "title": TITLES[name], **_in_turns(workload, options.rounds, warm_up=not options.quick)}
         for name, workload in named.items()
+        if name in options.workload
     ]
 
 
@@ -168,14 +176,6 @@ def _crawl(workload: Workload, site: Site, off: str, *options: str) -> float:
             raise Failed(f"{workload.title}, without {off}: {'; '.join(problems)}")
         return used["cpu_seconds"]
 
-
-TITLES = {
-    "links": "instructions of a page of 33 KB with 60 links",
-    "bare": "instructions of a bare page of 2 KB",
-    "a": "CPU of a page of Python's documentation",
-    "a gzip": "CPU of the same, with gzip",
-    "d": "CPU of a bare page of 2 KB",
-}
 
 # -- showing ----------------------------------------------------------------------------------------------------------
 
@@ -228,10 +228,12 @@ def rows(results: dict[str, Any]) -> list[str]:
 
 
 def save(results: dict[str, Any]) -> None:
-    """With the section of an earlier run that this one did not do."""
+    """With what earlier runs measured and this one did not."""
     file = RESULTS.with_suffix(".json")
     before = json.loads(file.read_bytes()) if file.exists() else {}
-    results = {**before, **results}
+    for section in SECTIONS:
+        measured = {each["name"]: each for each in (*before.get(section, ()), *results.get(section, ()))}
+        results[section] = [measured[name] for name in TITLES if name in measured]
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     found = results["machine"]
     listed = ", ".join(f"{package} {version}" for package, version in results["versions"].items())

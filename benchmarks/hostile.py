@@ -98,22 +98,22 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end too
     options = parse()
     print(machine(), file=sys.stderr)
-    try:
-        groups = run(options)
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 2
-    results = {
+    results: dict[str, Any] = {
         "date": dt.datetime.now().astimezone().date().isoformat(),
         "machine": describe(),
         "versions": versions(),
-        "groups": groups,
+        "groups": {},
     }
+    try:
+        for group, row in run(options):
+            results["groups"].setdefault(group, _about(options))["rows"].append(row)
+            if not options.quick:
+                save(results)
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 2
     print(hostile_report.table(results))
-    if not options.quick:
-        save(results)
-    missed = [row["missed"] for group in groups.values() for row in group["rows"] if row["missed"]]
-    return 1 if missed else 0
+    return 1 if any(row["missed"] for group in results["groups"].values() for row in group["rows"]) else 0
 
 
 def parse() -> argparse.Namespace:
@@ -136,28 +136,24 @@ def parse() -> argparse.Namespace:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The groups by name, each with its rows."""
-    groups: dict[str, Any] = {}
+def run(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Groups and their rows, each as soon as it was measured."""
     if "rules" in options.only:
-        found = asyncio.run(rules())
-        rows = [{"title": each.figure, "plain": each.plain, "here": each.here, "missed": ""} for each in found]
-        groups["rules"] = _group(rows, options)
+        for each in asyncio.run(rules()):
+            yield "rules", {"title": each.figure, "plain": each.plain, "here": each.here, "missed": ""}
     chosen = [case for case in CASES if {case.group, case.path} & set(options.only)]
     if chosen:
         with served(options.quick) as site:
             for case in chosen:
-                row = measure(case, site, options)
-                groups.setdefault(case.group, _group([], options))["rows"].append(row)
-    return groups
+                yield case.group, measure(case, site, options)
 
 
-def _group(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+def _about(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": dt.datetime.now().astimezone().date().isoformat(),
         "timeout_seconds": options.timeout,
         "load": os.getloadavg()[0],
-        "rows": rows,
+        "rows": [],
     }
 
 
@@ -276,7 +272,6 @@ def save(results: dict[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(hostile_report.page(results), encoding="utf-8")
-    print("written: benchmarks/results/hostile.json, .md")
 
 
 def _merged(before: dict[str, Any] | None, found: dict[str, Any] | None) -> dict[str, Any]:
