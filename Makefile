@@ -19,7 +19,7 @@ PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood soak durable clean
+.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood soak durable hostile guards clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,13 @@ soak: $(VENV)/installed ## everything that goes wrong, at once, for half an hour
 
 durable: $(VENV)/installed ## what durability costs, beside memory://
 	$(BIN)/python benchmarks/durable.py $(ARGS)
+
+hostile: $(VENV)/installed-dev ## what hostile answers do, here and to aiohttp's plain client (ARGS="--only bombs", --quick)
+	$(BIN)/python benchmarks/hostile.py $(ARGS)
+
+guards: $(VENV)/installed-dev ## what the guards cost on honest pages, in instructions and CPU seconds (ARGS=--each, --quick)
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/guards.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
 	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ The account is made from the files or from what they were made of, without a req
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import sys
 import tempfile
@@ -57,8 +58,17 @@ def line(item: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def documentation(folder: Path, tls: bool = False) -> Iterator[Site]:
-    """A folder of HTML as it stands, over HTTPS with a certificate for 127.0.0.2 where `tls`."""
+def documentation(folder: Path, tls: bool = False, coded: bool = False) -> Iterator[Site]:
+    """A folder of HTML as it stands, over HTTPS with a certificate for 127.0.0.2 where `tls`; `coded`: with gzip, done
+    beforehand."""
+    if coded:
+        with tempfile.TemporaryDirectory(prefix="bench-coded-") as home, nginx.bound() as at:
+            _compress(folder, Path(home))
+            with nginx.serve(at, f'root "{home}"; index index.html; gzip_static always;') as port:
+                origin = f"http://127.0.0.1:{port}"
+                start = f"{origin}/index.html"
+                yield Site(start, origin, frozenset(map(line, _census(folder, start))))
+        return
     server = f'root "{folder.resolve()}"; index index.html;'
     with tempfile.TemporaryDirectory(prefix="bench-tls-") as home, nginx.bound(_TLS_HOST if tls else "127.0.0.1") as at:
         certificate, ca_file = _certificate(Path(home)) if tls else (None, None)
@@ -66,6 +76,15 @@ def documentation(folder: Path, tls: bool = False) -> Iterator[Site]:
             origin = f"https://{_TLS_HOST}:{port}" if tls else f"http://127.0.0.1:{port}"
             start = f"{origin}/index.html"
             yield Site(start, origin, frozenset(map(line, _census(folder, start))), ca_file=ca_file)
+
+
+def _compress(folder: Path, home: Path) -> None:
+    """Beside each page there is an empty file, because nginx looks for that first where a folder is asked for."""
+    for path in folder.rglob("*.html"):
+        to = home / path.relative_to(folder)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.touch()
+        to.with_name(f"{to.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 6))
 
 
 def _certificate(home: Path) -> tuple[Path, Path]:

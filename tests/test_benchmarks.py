@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crawler.download.body import Decoder
 from tests.docs_site import missing
 
 if TYPE_CHECKING:
@@ -243,3 +245,114 @@ def test_a_soak_notices_what_is_missing_comes_twice_or_grows(scripts: Any) -> No
     ]
     assert soak.growth([5, 9, 100, 100, 100]) == 0.0
     assert soak.growth(list(range(100, 200))) > soak.MOST_GROWTH
+
+
+# -- hostile.py -------------------------------------------------------------------------------------------------------
+
+
+def test_a_bomb_and_a_private_address_hurt_the_plain_client_and_not_this_one() -> None:
+    command = [sys.executable, str(BENCHMARKS / "hostile.py"), "--quick", "--only", "rules,private,/bomb/zstd"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("    ")]
+    plain, here = ([words for side, words in told if side == wanted] for wanted in ("plain", "here"))
+    assert len(plain) == len(here) == len(told) / 2
+    assert here[0] == "all refused"
+    assert here[-2] == "0 connections" != plain[-2]
+    assert here[-1].startswith("body_too_large; ")
+    assert plain[-1].startswith("200, 32 MiB; ")
+
+
+@pytest.mark.parametrize(
+    ("seen", "asked", "found"),
+    [
+        ({"outcome": "body_too_large"}, {"outcome": ("body_too_large",)}, ""),
+        ({"outcome": "200, 32 MiB"}, {"outcome": ("body_too_large",)}, "200, 32 MiB instead of body_too_large"),
+        ({"canary": 2}, {"canary": 0}, "2 connections"),
+        ({"seconds": 10.9}, {"over_seconds": 1.0}, ""),
+        ({"seconds": 11.1}, {"over_seconds": 1.0}, "11.1 s with a time-out of 10 s"),
+        ({"grown_mib": 63.0}, {"grown_mib": 64.0}, ""),
+        ({"grown_mib": 65.0}, {"grown_mib": 64.0}, "grown_mib 65.00 > 64"),
+        ({"outcome": "killed by SIGSEGV"}, {"grown_mib": 64.0}, "grown_mib inf > 64"),
+    ],
+)
+def test_what_is_not_as_promised_is_told(scripts: Any, seen: Any, asked: Any, found: str) -> None:
+    options = SimpleNamespace(quick=False, timeout=10.0)
+    assert scripts("hostile").missed(seen, asked, options) == found
+
+
+def test_the_bombs_are_as_large_as_they_say(scripts: Any) -> None:
+    bombs = scripts("hostile_site")._bombs(blocks=2)
+    sizes = {coding: sum(map(len, Decoder(coding, 1 << 30).feed(body))) for coding, body in bombs}
+    assert sizes == dict.fromkeys(("gzip", "deflate", "br", "zstd", "gzip, gzip"), 32 << 20)
+
+
+# -- guards.py --------------------------------------------------------------------------------------------------------
+
+CARELESS = """
+import asyncio, gzip, json
+from crawler import Spider
+from crawler.testing import Canary, LocalSite, run_spider
+
+class Careless(Spider):
+    name = "careless"
+
+    async def start(self):
+        yield self.request(self.site + "/")
+
+    def parse(self, response):
+        yield {"bytes": len(response.body)}
+        yield response.follow_all("a")
+
+async def main():
+    async with LocalSite() as site, Canary() as canary:
+        deep = "/a" * 30
+        site.page("/", f'<a href="/bomb">large</a><a href="{deep}">deep</a><a href="{canary.url}/">private</a>')
+        site.page("/bomb", gzip.compress(bytes(11 << 20)), headers={"Content-Encoding": "gzip"}, content_type="a/b")
+        site.page(deep, "deep")
+        retry = {"times": 0}
+        result = await run_spider(Careless, args={"site": site.url}, settings={"retry": retry})
+        sizes = sorted(item["bytes"] for item in result.items)
+        print(json.dumps({"pages": len(sizes), "largest": sizes[-1], "inside": canary.connections > 0}))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("off", "pages", "is_hurt"), [("none", 1, False), ("all", 3, True)], ids=["guarded", "unguarded"]
+)
+def test_a_crawl_without_its_guards_takes_what_one_with_them_refuses(
+    tmp_path: Path, off: str, pages: int, is_hurt: bool
+) -> None:
+    """And each guard is still where `unguarded.py` looks for it: what has another name now is an error there."""
+    (tmp_path / "careless.py").write_text(CARELESS)
+    command = [sys.executable, str(BENCHMARKS / "unguarded.py"), off, str(tmp_path / "careless.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["pages"] == pages
+    assert (seen["largest"] > 10 << 20) is is_hurt
+    assert seen["inside"] is is_hurt
+
+
+def test_a_guard_that_is_not_known_is_an_error(scripts: Any) -> None:
+    with pytest.raises(KeyError, match="addreses"):
+        scripts("unguarded").switch_off(["addreses"])
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_crawls_with_guards_and_without_bring_home_the_same_pages() -> None:
+    command = [sys.executable, str(BENCHMARKS / "guards.py"), "--quick", "--only", "seconds"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "| CPU of the same, with gzip |" in done.stdout
+
+
+def test_what_guards_cost_is_the_median_of_pairs_and_that_of_the_cheapest_runs(scripts: Any) -> None:
+    guards = scripts("guards")
+    pairs = [(100.0, 96.0), (110.0, 99.0), (200.0, 190.0)]
+    (found,) = guards.shares({"instructions": [{"name": "links", "pairs": pairs}]})
+    assert found["share"] == pytest.approx(0.05)
+    assert found["of_least"] == pytest.approx(0.04)
+    assert (found["least"], found["most"]) == (pytest.approx(0.04), pytest.approx(0.10))

@@ -48,8 +48,9 @@ class Count(NamedTuple):
         return self.instructions / self.workload.pages
 
 
-def count(workload: Workload, kept: Path | None = None) -> Count:
-    """Instructions that the crawl's process spends in the window. `kept` is where callgrind's output is to be."""
+def count(workload: Workload, kept: Path | None = None, through: Sequence[str] = ()) -> Count:
+    """Instructions that the crawl's process spends in the window. `kept` is where callgrind's output is to be;
+    `through` is a Python script, and its arguments, that runs the crawl's script given behind them."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="instructions-") as folder:
         out = kept or Path(folder, "callgrind.out")
@@ -57,7 +58,7 @@ def count(workload: Workload, kept: Path | None = None) -> Count:
             "valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}",
             f"--vgdb-prefix={folder}/vgdb",
         ]  # fmt: skip
-        asyncio.run(_run(workload, Path(folder), before=valgrind))
+        asyncio.run(_run(workload, Path(folder), before=valgrind, through=through))
         return Count(workload, _total(out), time.monotonic() - began)
 
 
@@ -67,13 +68,21 @@ def profile(workload: Workload, kept: Path) -> None:
         asyncio.run(_run(workload, Path(folder), after=[str(kept)]))
 
 
-async def _run(workload: Workload, folder: Path, *, before: Sequence[str] = (), after: Sequence[str] = ()) -> None:
+async def _run(
+    workload: Workload,
+    folder: Path,
+    *,
+    before: Sequence[str] = (),
+    through: Sequence[str] = (),
+    after: Sequence[str] = (),
+) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     script = Script(answers(workload))
     async with serving(script) as address:
-        command = [*before, sys.executable, str(HERE / "crawl.py"), workload.name, address, str(folder), *after]
+        python = [*before, sys.executable, *through]
+        command = [*python, str(HERE / "crawl.py"), workload.name, address, str(folder), *after]
         async with _process(command, folder) as process:
             ended = asyncio.ensure_future(process.communicate())
             driving = asyncio.ensure_future(_drive(script, workload, process.pid, folder if before else None))
