@@ -46,7 +46,8 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     limit = max_redirects if request.max_redirects is None else request.max_redirects
     if len(request.history) >= limit:
         raise RedirectError(f"more than {limit} redirects, the last at {here}", reason="redirect_limit")
-    hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
+    fields = tuple((_readable(f"{name}"), _readable(value)) for name, value in response.headers.items())
+    hop = Hop(response.status, request.url, fields)
     changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None, "attempts": ()}
     if _becomes_get(request.method, response.status):
         changes.update(method="GET", body=None, data=None, json=None, compress=None, chunked=False, expect100=False)
@@ -83,11 +84,12 @@ def _check_loop(request: Request, response: Response, method: str, target: str) 
         raise RedirectError(f"{here} redirects to itself", reason="redirect_loop")
 
 
-def _readable(location: str) -> str:
-    """Bytes beyond ASCII as the UTF-8 they nearly always are; aiohttp gives them as surrogates."""
-    if location.isascii():
-        return location
-    return location.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _readable(text: str) -> str:
+    """Bytes beyond ASCII as the UTF-8 they nearly always are; aiohttp gives them as surrogates, which neither a URL nor
+    a stored request can hold."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _only_safe(request: Request) -> Any:
