@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multidict import CIMultiDict
 
 from crawler import url as urls
-from crawler.errors import RedirectError
+from crawler.errors import InvalidURL, RedirectError
 from crawler.request import NO_HEADERS, Hop, Request
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
         changes.update(headers=_only_safe(request), cookies=None)
     if urls.hostname(request.url) != urls.hostname(target):
         changes.update(tls=None, server_hostname=None)  # trust in one host says nothing of another
-    return request.replace(**changes)
+    try:
+        return request.replace(**changes)
+    except InvalidURL as error:  # the Standard takes it, but it cannot be sent as written
+        raise RedirectError(f"{here} redirects to what cannot be sent: {error}", reason="redirect_location") from None
 
 
 def _becomes_get(method: str, status: int) -> bool:
@@ -89,7 +92,10 @@ def _readable(text: str) -> str:
     a stored request can hold."""
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # of a response that a middleware made
+        return urls.well_formed(text)
 
 
 def _only_safe(request: Request) -> Any:

@@ -57,6 +57,8 @@ _TURN_BYTES: Final = 2 * STEP_BYTES
 """Decoded between two turns of the loop."""
 _MAX_LAYERS: Final = 2
 _MAX_MEMBERS: Final = 1000
+_LONGEST_LENGTH: Final = 18
+"""Digits of a Content-Length; more are past any limit."""
 _OVERHEAD_BYTES: Final = 64 * 1024
 """Coded bytes beyond the limit that are read before giving up: coding makes small and random data larger."""
 _BROTLI_BYTES: Final = 64 * 1024
@@ -371,7 +373,8 @@ def _encoding(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str]) -> 
 def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:
     # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
     length = headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > limit and not content.at_eof():
+    digits = length.lstrip("0") if length.isdecimal() else ""  # of which `int` takes 4300, and a header line has room for
+    if digits and (len(digits) > _LONGEST_LENGTH or int(digits) > limit) and not content.at_eof():
         raise _too_large(limit)
 
 

@@ -198,7 +198,7 @@ def _request(port: int, number: int) -> Request:
         return Request(url, stream=True, timeout=_TOTAL_SECONDS)
     if number % 16 == 9:
         return Request(url, method="HEAD")
-    return Request(url, headers={"X-Way": "session"} if number % 2 else {})
+    return Request(url, headers={"X-Way": "session"} if number % 2 else {}, encoded=number % 8 == 6)
 
 
 def _client(*, keepalive_seconds: float) -> Downloader:
