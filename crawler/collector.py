@@ -32,6 +32,7 @@ from crawler.item import as_dict, is_item, type_name
 from crawler.links import Links
 from crawler.page import Reached
 from crawler.request import Request, RequestCodec
+from crawler.spider import missing_callback
 
 if TYPE_CHECKING:
     from crawler.attempt import Attempt
@@ -91,8 +92,6 @@ class Collector:
         self._with_ids = context.settings.output.item_ids
         self._start_items = 0
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
-        self._methods: set[str] = set()
-        """Of the spider, as far as requests named them."""
         self._known: set[str] = set()
         """Links that were in scope and known to the frontier, and so are for ever."""
 
@@ -263,11 +262,8 @@ class Collector:
         return self.entry(request, depth, parent)._replace(filtered=True)
 
     def _check_methods(self, request: Request) -> None:
-        for name in (request.callback, request.errback):
-            if name is not None and name not in self._methods:
-                if not callable(getattr(self._spider, name, None)):
-                    raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
-                self._methods.add(name)
+        if missing := missing_callback(self._spider, request):
+            raise CallbackError(f"spider {self._spider.name!r} has no method {missing!r} to give {request!r} to")
 
     def _add_links(self, page: Page, links: Links) -> None:
         if links.template.dont_filter or links.template.key is not None or links.template.session is not None:
