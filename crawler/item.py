@@ -21,7 +21,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["as_dict", "field_get", "field_names", "field_set", "is_item", "is_item_type", "scalar_text", "to_json", "type_name"]
+__all__ = [
+    "as_dict",
+    "field_get",
+    "field_names",
+    "field_set",
+    "is_item",
+    "is_item_type",
+    "scalar_text",
+    "to_json",
+    "type_name",
+]
 
 _TEXT_MODULES = frozenset({"ipaddress", "pydantic", "pydantic_core", "yarl"})
 """Modules whose values are what `str()` gives: addresses, URLs, and pydantic's secrets, which it masks."""

@@ -265,14 +265,14 @@ def missing_callback(spider: Spider, request: Request) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=1024)
-def _is_callback(cls: type[Spider], name: str) -> bool:
+def _names_callback(cls: type, name: str) -> bool:
     if name.startswith("__") or name in _NO_CALLBACKS:
         return False
     found = next((vars(owner)[name] for owner in cls.__mro__ if name in vars(owner)), None)
     return isinstance(found, _WRAPPED) or (callable(found) and not isinstance(found, type))
 
 
+_is_callback: Callable[[type, str], bool] = functools.lru_cache(maxsize=1024)(_names_callback)
 _WRAPPED = (classmethod, functools.partialmethod, functools.singledispatchmethod)
 """Methods that are not callable themselves."""
 _NO_CALLBACKS = frozenset(vars(Spider)) - {"parse", "failed"}

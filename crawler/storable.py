@@ -100,9 +100,9 @@ def restore(cls: type, fields: dict[str, Any]) -> Any:
     """An item as it was, without running its constructor's checks again. What is none of its fields is left out: the
     class may have changed since, and `__class__` is none."""
     if issubclass(cls, dict):
-        item = cls.__new__(cls)
-        dict.update(item, fields)
-        return item
+        whole: dict[str, Any] = cls.__new__(cls)
+        dict.update(whole, fields)
+        return whole
     construct = getattr(cls, "model_construct", None)
     if construct is not None:  # with its computed fields, which it ignores
         return construct(**{name: value for name, value in fields.items() if not name.startswith("_")})

@@ -290,8 +290,8 @@ def join(base: str, ref: str) -> str | None:
 
 def join_as_written(base: str, ref: str) -> str | None:
     """As `join`, but path and query of `ref` stay as they are written (RFC 3986, 5.2), for `encoded=True`; only what
-    HTTP cannot carry is percent-encoded. Where that would lead to another origin than the Standard has it (`\\\\host/`),
-    the Standard's."""
+    HTTP cannot carry is percent-encoded. Where that would lead to another origin than the Standard has it, the
+    Standard's."""
     from urllib.parse import quote, urljoin
 
     standard = join(base, ref)

@@ -40,7 +40,9 @@ def judge(reports: list[str], *, must: bool) -> Verdict:
     asked = [each for each in found if "skip_reason" not in each]
     flaws = [f"{each['name']} {each['version']}: {flaw['id']}" for each in asked for flaw in each["vulns"]]
     if flaws:
-        return Verdict(1, ["pip-audit: known flaws in what the container installs; try `make lock ARGS=--upgrade`", *flaws])
+        return Verdict(
+            1, ["pip-audit: known flaws in what the container installs; try `make lock ARGS=--upgrade`", *flaws]
+        )
     if not asked:
         return _unreached(must)
     unknown = sorted(each["name"] for each in found if "skip_reason" in each)

@@ -69,8 +69,10 @@ class Careless(Spider):
 
 
 NO_CALLBACKS = [
-    "__init__", "__class__", "__reduce__", "__setattr__", "__init_subclass__", "mro", "nobody", "", "parse.__globals__", "name", "site", "called",
-    "settings", "pipelines", "helper", "secret", "start", "opened", "closed", "request", "fetch", "robots", "websocket", "cookies", "log", "logger",
+    "__init__", "__class__", "__reduce__", "__setattr__", "__init_subclass__", "mro", "nobody", "",
+    "parse.__globals__", "name", "site", "called",
+    "settings", "pipelines", "helper", "secret", "start", "opened", "closed", "request", "fetch", "robots",
+    "websocket", "cookies", "log", "logger",
     "stats", "job", "_services", "_running", "os.system", "crawler.demo:serve",
 ]  # fmt: skip
 
@@ -107,7 +109,9 @@ def records(site: str) -> dict[str, bytes]:
 
     return {
         "a pickle": pickle.dumps(Payload()),
-        "a pickle in a body": ENCODER.encode({**fields, "meta": {"a": msgspec.msgpack.Ext(99, pickle.dumps(Payload()))}}),
+        "a pickle in a body": ENCODER.encode(
+            {**fields, "meta": {"a": msgspec.msgpack.Ext(99, pickle.dumps(Payload()))}}
+        ),
         "an import": ENCODER.encode({**fields, "c": "os:system"}),
         "a class of a module": extension(1, ["os.system", {"command": "true"}]),
         "a class that is no item": extension(1, ["Payload", {}]),
@@ -119,7 +123,10 @@ def records(site: str) -> dict[str, bytes]:
         "a number as callback": ENCODER.encode({**fields, "c": 5}),
         "a scheme": ENCODER.encode({"url": "file:///etc/hostname"}),
         **{f"callback {name}": encode(Request(f"{site}/planted", name)) for name in NO_CALLBACKS if name},
-        **{f"errback {name}": encode(Request(f"{site}/planted", errback=name)) for name in ("__init__", "nobody", "fetch")},
+        **{
+            f"errback {name}": encode(Request(f"{site}/planted", errback=name))
+            for name in ("__init__", "nobody", "fetch")
+        },
     }
 
 

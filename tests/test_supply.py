@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit import first_of, judge
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-from audit import first_of, judge
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 PLACES = [
-    {"python_version": "3.13", "python_full_version": "3.13.5", "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix",
+    {"python_version": "3.13", "python_full_version": "3.13.5", "sys_platform": "linux", "platform_system": "Linux",
+    "os_name": "posix",
      "platform_machine": machine, "platform_python_implementation": "CPython", "implementation_name": "cpython"}
     for machine in ("x86_64", "aarch64")
 ]  # fmt: skip
@@ -139,5 +139,11 @@ def test_the_first_question_is_one_entry_of_the_lock() -> None:
 
 
 def test_it_is_part_of_what_ci_runs() -> None:
-    done = subprocess.run(["make", "--dry-run", "--always-make", "test", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", "test", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "tests/audit.py --if-possible" in done.stdout

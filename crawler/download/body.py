@@ -373,7 +373,9 @@ def _encoding(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str]) -> 
 def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:
     # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
     length = headers.get("Content-Length", "")
-    digits = length.lstrip("0") if length.isdecimal() else ""  # of which `int` takes 4300, and a header line has room for
+    digits = (
+        length.lstrip("0") if length.isdecimal() else ""
+    )  # of which `int` takes 4300, and a header line has room for
     if digits and (len(digits) > _LONGEST_LENGTH or int(digits) > limit) and not content.at_eof():
         raise _too_large(limit)
 
@@ -435,7 +437,7 @@ class DecodedStream(aiohttp.StreamReader):
     async def _wait(self, func_name: str) -> None:
         try:
             while not self._step():
-                data = await self.coded.readany()
+                data = await self._received()
                 self.total_compressed_bytes = self.coded.total_bytes
                 if not data:
                     self._decoder.finish()
@@ -450,6 +452,15 @@ class DecodedStream(aiohttp.StreamReader):
             self.set_exception(failure)
             raise failure from error
         await asyncio.sleep(0)  # all of it may be decoded from what is here already
+
+    async def _received(self) -> bytes:
+        try:
+            return await self.coded.readany()
+        except RuntimeError as error:
+            if self.coded._protocol.connected:
+                raise
+            # aiohttp's parser gave up on a chunk, and forgot to tell the stream; the connection is closed.
+            raise BodyError(f"the body was cut short: {self._url}", reason="body_truncated") from error
 
     def _step(self) -> bool:
         piece = next(self._steps, b"")

@@ -1,4 +1,4 @@
-"""Valid and odd HTTP answers, and what chance makes of them. The same seed and number give the same bytes everywhere."""
+"""Valid and odd HTTP answers, and what chance makes of them. One seed and number give the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["ANSWERS", "HOSTILE_NUMBERS", "Case", "make_case", "owner"]
 
 HTML: Final = (
-    b"<!doctype html><html><head><meta charset=utf-8><base href='/b/'><meta name=robots content='nofollow, max-snippet:5'>"
+    b"<!doctype html><html><head><meta charset=utf-8><base href='/b/'>"
+    b"<meta name=robots content='nofollow, max-snippet:5'>"
     b"<title>T</title></head><body><a href='x?y=1#z'>one</a><a href='//127.0.0.2/'>two</a>"
     b"<form action=f method=post><input name=a value=1></form></body></html>"
 )
 JSON: Final = b'{"a": [1, 2.5e3, null], "b": "\\u00e9"}'
 
 HOSTILE_NUMBERS: Final = (
-    "", "0", "-0", "-1", "+5", "1e3", "0x10", "1_000", "1.5", ".5", "5.", "NaN", "inf", "-inf", "\u0661\u0662", "\uff15", "\u00b2",
-    "9" * 20, "9" * 400, "9" * 5000, "-" + "9" * 400, "1 2", " 7 ", "7\t", "7;", "7,8", "18446744073709551616", "2147483648",
+    "", "0", "-0", "-1", "+5", "1e3", "0x10", "1_000", "1.5", ".5", "5.", "NaN", "inf", "-inf", "\u0661\u0662",
+    "\uff15", "\u00b2",
+    "9" * 20, "9" * 400, "9" * 5000, "-" + "9" * 400, "1 2", " 7 ", "7\t", "7;", "7,8", "18446744073709551616",
+    "2147483648",
     "1e400", "1e-400", "00000000000000000007", "--1", "\x00", "7\x00",
 )  # fmt: skip
 """What a number may be, where somebody else wrote it."""
@@ -99,7 +102,8 @@ ANSWERS: Final[tuple[bytes, ...]] = (
     ),
     _answer(HTML, _KIND, "X-Robots-Tag: otherbot: noindex, nofollow", "X-Robots-Tag: unavailable_after: 25 Jun 2100"),
     _answer(HTML, _KIND, "Cache-Control: max-age=60, s-maxage=5", "Age: 10", "Expires: Fri, 31 Dec 2100 23:59:59 GMT"),
-    _answer(HTML[:10], "Content-Range: bytes 0-9/500", 'ETag: "a"', "Accept-Ranges: bytes", status="206 Partial Content"),
+    _answer(HTML[:10], "Content-Range: bytes 0-9/500", 'ETag: "a"', "Accept-Ranges: bytes",
+    status="206 Partial Content"),
     _answer(HTML, 'Content-Disposition: attachment; filename="../a.txt"; filename*=UTF-8\'\'%e2%82%ac'),
     _answer(b"User-agent: *\nDisallow: /a*b$\nCrawl-delay: 3\nSitemap: /s.xml\n", "Content-Type: text/plain"),
     _answer(b"<?xml version='1.0'?><urlset><url><loc>http://a.example/</loc></url></urlset>", "Content-Type: text/xml"),
@@ -115,15 +119,19 @@ ANSWERS: Final[tuple[bytes, ...]] = (
 )  # fmt: skip
 
 _TOKENS: Final[tuple[bytes, ...]] = (
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"=", b'"', b"\x1b[31m", b"\xff", b"\xc3\xa9", b"\xe2\x80\xa8",
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"=", b'"', b"\x1b[31m", b"\xff", b"\xc3\xa9",
+    b"\xe2\x80\xa8",
     b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/9.9 ", b"HTTP/1.1 100 Continue\r\n\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding: identity\r\n",
     b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Content-Encoding: gzip\r\n", b"Content-Encoding: \xff\r\n",
     b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b"Connection: close\r\n", b"Keep-Alive: timeout=\xb2\r\n",
     b"Location: http://\x00/\r\n", b"Location: \xff\xfe\r\n", b"Location: data:text/html,x\r\n", b"Location: \r\n",
-    b"Set-Cookie: \r\n", b"Set-Cookie: a=\xff; Max-Age=\xd9\xa1; Expires=x\r\n", b"Content-Type: text/html; charset=zip\r\n",
-    b"Content-Type: text/html; charset=\"utf-7\r\n", b"Retry-After: 9e999\r\n", b"0\r\n\r\n", b"fffffffffffffffff\r\n", b"-1\r\n",
-    b"X: " + b"y" * 9000 + b"\r\n", b"X: y\r\n" * 130, b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf", b"\xfe\xff",
+    b"Set-Cookie: \r\n", b"Set-Cookie: a=\xff; Max-Age=\xd9\xa1; Expires=x\r\n",
+    b"Content-Type: text/html; charset=zip\r\n",
+    b"Content-Type: text/html; charset=\"utf-7\r\n", b"Retry-After: 9e999\r\n", b"0\r\n\r\n",
+    b"fffffffffffffffff\r\n", b"-1\r\n",
+    b"X: " + b"y" * 9000 + b"\r\n", b"X: y\r\n" * 130, b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf",
+    b"\xfe\xff",
     b"<a href='", b"<!--", b"<meta charset=utf-16>", b"[" * 3000, b"<div>" * 200,
 )  # fmt: skip
 

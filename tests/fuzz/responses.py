@@ -3,8 +3,9 @@
     python tests/fuzz/responses.py --count 20000 --seed 1
 
 Anything else is a failure, with the seed, the number and the bytes: another exception, from the client or from what
-reads the response afterwards; an answer that takes longer than its deadlines; another request's answer; a word to the loop's exception handler;
-tasks or descriptors that are left at the end. `AIOHTTP_NO_EXTENSIONS=1` takes aiohttp's parser in Python.
+reads the response afterwards; an answer that takes longer than its deadlines; another request's answer; a word to the
+loop's exception handler; tasks or descriptors that are left at the end. `AIOHTTP_NO_EXTENSIONS=1` takes aiohttp's
+parser in Python.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from fuzz.mutations import make_case, owner
+from fuzz.mutations import Case, make_case, owner
 
 from crawler import Request, errors
 from crawler.attempt import Attempt
@@ -112,8 +113,8 @@ class Fuzz:
         port = server.sockets[0].getsockname()[1]
         waiting = iter(numbers)
         async with contextlib.AsyncExitStack() as stack:
-            keeping = await stack.enter_async_context(_client(keepalive_seconds=15.0))
-            closing = await stack.enter_async_context(_client(keepalive_seconds=0.0))
+            keeping = await stack.enter_async_context(client(keepalive_seconds=15.0))
+            closing = await stack.enter_async_context(client(keepalive_seconds=0.0))
             async with asyncio.TaskGroup() as group:
                 for _ in range(_AT_ONCE):
                     group.create_task(self._work(waiting, port, keeping, closing))
@@ -201,7 +202,8 @@ def _request(port: int, number: int) -> Request:
     return Request(url, headers={"X-Way": "session"} if number % 2 else {}, encoded=number % 8 == 6)
 
 
-def _client(*, keepalive_seconds: float) -> Downloader:
+def client(*, keepalive_seconds: float) -> Downloader:
+    """With deadlines of a second and small bodies."""
     http = {
         "read_seconds": _READ_SECONDS,
         "total_seconds": _TOTAL_SECONDS,

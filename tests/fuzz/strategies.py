@@ -1,4 +1,4 @@
-"""What the properties are tried on: valid values, and what becomes of them when a few pieces are cut, doubled or put in.
+"""What the properties are tried on: valid values, and what becomes of them when a few pieces are cut, doubled, put in.
 
 `FUZZ_EXAMPLES` is how many of them a property sees. Without it there are few, and the same ones each time.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, AnyStr
 
+from fuzz.mutations import HOSTILE_NUMBERS
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-from fuzz.mutations import HOSTILE_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,6 +8,8 @@ import zlib
 
 import brotli
 import pytest
+from fuzz.mutations import HTML
+from fuzz.strategies import fuzzed, mutated, texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -19,15 +21,16 @@ from crawler.kinds.link_extractor import LinkExtractor
 from crawler.listings.sitemap import SitemapReader
 from crawler.listings.syndication import FeedReader
 from crawler.testing import fake_response
-from fuzz.mutations import HTML
-from fuzz.strategies import fuzzed, mutated, texts
 
 _PLAIN = HTML * 20 + bytes(3 * STEP_BYTES)
 _CODED = (
-    gzip.compress(_PLAIN, mtime=0), gzip.compress(HTML, mtime=0) * 3, zlib.compress(_PLAIN), brotli.compress(_PLAIN), zstd.compress(_PLAIN),
+    gzip.compress(_PLAIN, mtime=0), gzip.compress(HTML, mtime=0) * 3, zlib.compress(_PLAIN), brotli.compress(_PLAIN),
+    zstd.compress(_PLAIN),
     gzip.compress(gzip.compress(HTML, mtime=0), mtime=0), b"",
 )  # fmt: skip
-_CODINGS = st.sampled_from(("gzip", "x-gzip", "deflate", "br", "zstd", "gzip, br", "identity", "gzip, gzip", " ,", "zip"))
+_CODINGS = st.sampled_from(
+    ("gzip", "x-gzip", "deflate", "br", "zstd", "gzip, br", "identity", "gzip, gzip", " ,", "zip")
+)
 _LIMIT = 100_000
 
 
@@ -50,7 +53,12 @@ def test_a_coded_body_ends_within_the_limit_or_in_a_body_error(body: bytes, codi
 
 
 @fuzzed
-@given(mutated((b'{"a": [1, 2.5e3, null], "b": "\\u00e9"}', b"[1e999]", b'"\\ud800"'), (b"[" * 3000, b'{"a":' * 3000, b"\xff", b"NaN", b"9" * 5000, b"\\u")))
+@given(
+    mutated(
+        (b'{"a": [1, 2.5e3, null], "b": "\\u00e9"}', b"[1e999]", b'"\\ud800"'),
+        (b"[" * 3000, b'{"a":' * 3000, b"\xff", b"NaN", b"9" * 5000, b"\\u"),
+    )
+)
 @example(b"[" * 100_000)
 def test_a_body_is_json_or_a_value_error(body: bytes) -> None:
     with contextlib.suppress(ValueError):
@@ -59,20 +67,26 @@ def test_a_body_is_json_or_a_value_error(body: bytes) -> None:
 
 # -- listings ----------------------------------------------------------------------------------------------------------
 
+_SITEMAP = """<?xml version='1.0' encoding='utf-8'?><urlset xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'>
+<url><loc>http://a.example/</loc><lastmod>2024-05-06T07:08:09Z</lastmod><priority>0.5</priority></url></urlset>"""
+_RSS = """<rss version='2.0'><channel><title>T</title><item><title>A</title><link>/x</link>
+<pubDate>Fri, 31 Dec 1999 23:59:59 GMT</pubDate><enclosure url='a.mp3' length='10' type='audio/mpeg'/></item>
+</channel></rss>"""
+_ATOM = """<feed xmlns='http://www.w3.org/2005/Atom' xml:base='http://b.example/'><entry><id>1</id><link href='y'/>
+<updated>1999</updated><content type='xhtml'><div>t</div></content></entry></feed>"""
 _LISTINGS = (
-    b"<?xml version='1.0' encoding='utf-8'?><urlset xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'><url><loc>http://a.example/</loc>"
-    b"<lastmod>2024-05-06T07:08:09Z</lastmod><priority>0.5</priority><changefreq>daily</changefreq></url></urlset>",
+    _SITEMAP.encode(),
     b"<sitemapindex><sitemap><loc>http://a.example/1.xml</loc></sitemap></sitemapindex>",
     b"http://a.example/1\nhttp://a.example/2\n",
-    b"<rss version='2.0'><channel><title>T</title><item><title>A</title><link>/x</link><pubDate>Fri, 31 Dec 1999 23:59:59 GMT</pubDate>"
-    b"<enclosure url='a.mp3' length='10' type='audio/mpeg'/></item></channel></rss>",
-    b"<feed xmlns='http://www.w3.org/2005/Atom' xml:base='http://b.example/'><entry><id>1</id><link href='y'/><updated>1999</updated>"
-    b"<content type='xhtml'><div>t</div></content></entry></feed>",
+    _RSS.encode(),
+    _ATOM.encode(),
     gzip.compress(b"<urlset><url><loc>http://a.example/</loc></url></urlset>", mtime=0),
 )
 _MARKUP = (
-    b"<", b">", b"&", b"&amp;", b"&#x0;", b"&#1114112;", b"]]>", b"<![CDATA[", b"<!--", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a:b>", b"\0", b"\xff",
-    b"xmlns=''", b"encoding='zip'", b"encoding='utf-16'", b"<priority>", b"</url>", b"<lastmod>" + b"9" * 400, b"1e999", b"\xd9\xa1", b"<x>" * 120,
+    b"<", b">", b"&", b"&amp;", b"&#x0;", b"&#1114112;", b"]]>", b"<![CDATA[", b"<!--",
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a:b>", b"\0", b"\xff",
+    b"xmlns=''", b"encoding='zip'", b"encoding='utf-16'", b"<priority>", b"</url>", b"<lastmod>" + b"9" * 400,
+    b"1e999", b"\xd9\xa1", b"<x>" * 120,
 )  # fmt: skip
 _CHARSETS = st.sampled_from((None, "utf-8", "shift_jis", "utf-16", "zip", "utf-7", ""))
 
@@ -105,10 +119,36 @@ def test_a_feed_is_read_to_its_end_or_the_reader_says_why_not(body: bytes, chars
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 _SELECTORS = (
-    "a::attr(href)", "div > p::text", "ul li:nth-child(2n+1) ::text", "a[href^='x' i]", "*|a", "h1, h2::text", ":is(a, b):not(.c)", "p:contains('x')",
+    "a::attr(href)", "div > p::text", "ul li:nth-child(2n+1) ::text", "a[href^='x' i]", "*|a", "h1, h2::text",
+    ":is(a, b):not(.c)", "p:contains('x')",
     "a:has(> b)", "#id.class", ":lang(de)", "a\\:b", "a ~ b + c",
 )  # fmt: skip
-_SYMBOLS = ("::text", "::attr(", ")", "(", "[", "]", ":", ",", ">", "~", "+", "'", '"', "\\", "\\110000 ", "\x00", "/*", "*/", " ", "::before", ":not(", "\ud800", "-", "|")
+_SYMBOLS = (
+    "::text",
+    "::attr(",
+    ")",
+    "(",
+    "[",
+    "]",
+    ":",
+    ",",
+    ">",
+    "~",
+    "+",
+    "'",
+    '"',
+    "\\",
+    "\\110000 ",
+    "\x00",
+    "/*",
+    "*/",
+    " ",
+    "::before",
+    ":not(",
+    "\ud800",
+    "-",
+    "|",
+)
 
 
 @fuzzed
@@ -123,16 +163,18 @@ def test_a_selector_finds_strings_and_elements_or_is_a_value_error(query: str) -
     compile_css.cache_clear()
 
 
-_PAGES = (
-    HTML,
-    b"<form action='?a' method=post enctype=multipart/form-data><select multiple name=s><option selected>1</select><input type=file name=f>"
-    b"<input type=number value=x name=n><textarea name=t>\n</textarea><button name=b formaction=//c.example>go</button></form><input form=z name=y>",
-    b"<meta http-equiv=refresh content='0; url=/x'><a href=' /a b '>x</a><area href=#f><base href='ftp://x/'><img src=i.png>",
-    b"<meta name=robots content='noindex, unavailable_after: 1 Jan 2100'><a rel=nofollow href=javascript:x>y</a>",
-)
+_FORM = """<form action='?a' method=post enctype=multipart/form-data><select multiple name=s><option selected>1</select>
+<input type=file name=f><input type=number value=x name=n><textarea name=t>
+</textarea><button name=b formaction=//c.example>go</button></form><input form=z name=y>"""
+_REFRESH = """<meta http-equiv=refresh content='0; url=/x'><a href=' /a b '>x</a><area href=#f><base href='ftp://x/'>
+<img src=i.png>"""
+_ROBOTS = "<meta name=robots content='noindex, unavailable_after: 1 Jan 2100'><a rel=nofollow href=javascript:x>y</a>"
+_PAGES = (HTML, *(page.encode() for page in (_FORM, _REFRESH, _ROBOTS)))
 _HTML_PIECES = (
-    b"<", b">", b"</", b"'", b'"', b"=", b"\0", b"\xff", b"<form>", b"<base href='http://\xe2\x84\x80/'>", b"<base href=//[>", b"<template>", b"<svg>",
-    b"name=__proto__", b"href=http://[::1", b"&#xd800;", b"type=_charset_", b"<!--", b"<select>", b"accept-charset=zip ", b"<plaintext>", b"href=\t\n//x ",
+    b"<", b">", b"</", b"'", b'"', b"=", b"\0", b"\xff", b"<form>", b"<base href='http://\xe2\x84\x80/'>",
+    b"<base href=//[>", b"<template>", b"<svg>",
+    b"name=__proto__", b"href=http://[::1", b"&#xd800;", b"type=_charset_", b"<!--", b"<select>",
+    b"accept-charset=zip ", b"<plaintext>", b"href=\t\n//x ",
 )  # fmt: skip
 
 

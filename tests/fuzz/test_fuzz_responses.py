@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import re
 import subprocess
@@ -10,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from fuzz.responses import Fuzz, client, documented_reasons, parser
 
+from crawler import FetchError, Request
 from crawler.fate import REFUSALS
-from fuzz.responses import Fuzz, documented_reasons, parser
+from crawler.testing import RawServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COUNT = 300
@@ -21,7 +24,9 @@ COUNT = 300
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": path, **environment}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.hostile("S29", "R-18")
@@ -47,13 +52,34 @@ def test_an_answer_that_goes_wrong_is_shown_with_what_it_takes_to_see_it_again(m
     assert fuzz.failures[0].startswith("--seed 3 --only 7: it hangs\nCase(data=b")
 
 
+async def test_a_stream_whose_connection_went_before_it_was_read_on_is_a_failure_of_the_body() -> None:
+    garbled, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await garbled.wait()
+        writer.write(b"no size of a chunk\r\n")
+        await reader.read()  # until the client leaves
+        gone.set()
+
+    async with RawServer(script) as server, client(keepalive_seconds=15.0) as downloader:
+        response = await downloader.fetch(Request(server.url, stream=True))
+        garbled.set()
+        await gone.wait()
+        assert response.content is not None
+        assert await response.content.readexactly(5) == b"hello"
+        with pytest.raises(FetchError):
+            await response.content.read(1)
+
+
 def test_every_reason_of_the_source_is_documented() -> None:
     """As words of `stats.json`, they are a promise."""
     known = documented_reasons() | REFUSALS.keys()
     found = {
         (path.name, node.value.value)
         for path in (ROOT / "crawler").rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if 'reason="' in (source := path.read_text(encoding="utf-8"))
+        for call in ast.walk(ast.parse(source))
         if isinstance(call, ast.Call) and re.search(r"Error$|Blocked$", ast.unparse(call.func))
         for node in call.keywords
         if node.arg == "reason" and isinstance(node.value, ast.Constant)
@@ -67,33 +93,41 @@ import asyncio, sys
 from crawler import Spider
 from crawler.testing import LocalSite, run_spider
 
-NAMES = ["planted", "planted.sub", "planted:call", "os.system", "antigravity", "../planted", "planted.py", "__import__('planted')"]
-FIELDS = ["Referrer-Policy", "Content-Type", "Content-Disposition", "Set-Cookie", "Link", "Refresh", "X-Robots-Tag", "ETag", "Retry-After",
-    "WWW-Authenticate", "Content-Language", "Last-Modified", "Cache-Control", "Vary", "Server", "Accept-Ranges", "Content-Range", "Location"]
+NAMES = [
+    "planted", "planted.sub", "planted:call", "os.system", "antigravity", "../planted", "planted.py",
+    "__import__('planted')",
+]
+FIELDS = [
+    "Referrer-Policy", "Content-Disposition", "Set-Cookie", "Link", "Refresh", "X-Robots-Tag", "ETag", "Retry-After",
+    "WWW-Authenticate", "Content-Language", "Last-Modified", "Cache-Control", "Vary", "Server", "Accept-Ranges",
+    "Content-Range",
+]
 
 class Reads(Spider):
     name = "reads"
     site = ""
+
     async def start(self):
         for number in range(len(NAMES) + 1):
             yield self.request(f"{self.site}/{number}")
+
     def parse(self, response):
-        yield {"text": response.text, "encoding": response.encoding, "cookies": str(response.cookies), "robots": str(response.robots),
-               "links": response.links(), "title": response.css("title::text").get()}
+        read = (response.text, response.encoding, response.cookies, response.robots, response.links())
+        yield {"read": str(read), "title": response.css("title::text").get()}
 
 async def crawl():
     async with LocalSite() as site:
-        site.page("/0", "<title>warm</title><a href=x>x</a>", headers={name: "a" for name in FIELDS[3:]})
+        site.page("/0", "<title>warm</title><a href=x>x</a>", headers=dict.fromkeys(FIELDS, "a"))
         for number, name in enumerate(NAMES, 1):
-            page = f"<meta charset={name}><meta name=robots content={name}><title>{name}</title><a href='{name}:x'>x</a>"
-            headers = {field: f"text/html; charset={name}" if field == "Content-Type" else name for field in FIELDS[:-1]}
+            page = f"<meta charset={name}><meta name=robots content={name}><title>{name}</title><a href='{name}:x'></a>"
+            headers = {"Content-Type": f"text/html; charset={name}", **dict.fromkeys(FIELDS, name)}
             site.page(f"/{number}", page, headers=headers)
         return len((await run_spider(Reads, args={"site": site.url})).items)
 
 asyncio.run(crawl())
 imported = []
-sys.addaudithook(lambda event, given: imported.append(given[0]) if event == "import" else None)
-print(asyncio.run(crawl()), [name for name in imported if "planted" in str(name) or name in ("antigravity", "os.system")], "planted" in sys.modules)
+sys.addaudithook(lambda event, given: imported.append(str(given[0])) if event == "import" else None)
+print(asyncio.run(crawl()), [each for each in imported if "planted" in each or each in NAMES], "planted" in sys.modules)
 """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from fuzz.strategies import fuzzed, mutated, texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -23,8 +24,7 @@ from crawler.fate import Fate
 from crawler.frontier.rows import Row, pack_row, unpack_row
 from crawler.item import as_dict
 from crawler.request import RequestCodec
-from crawler.storable import KINDS, ENCODER
-from fuzz.strategies import fuzzed, mutated, texts
+from crawler.storable import ENCODER, KINDS
 
 
 @dataclass
@@ -36,22 +36,50 @@ class Book:
 CODEC = RequestCodec({"Book": Book})
 _REQUESTS = (
     Request("http://a.example/"),
-    Request("http://a.example/?b=c", "parse_it", errback="failed", priority=3, meta={"a": (1, {2}, None), "b": Book("x")}),
-    Request("http://a.example/", method="POST", data=[("a", "b"), ("f", FilePath("x"))], headers={"X": "y"}, timeout=3.0),
-    Request("http://a.example/", meta={"at": dt.datetime(2024, 1, 1, tzinfo=dt.UTC), "n": 10**30, "d": decimal.Decimal("1.5")}),
-    Request("http://a.example/", cb_kwargs={"u": uuid.UUID(int=1), "p": Path("a/b"), "f": frozenset({1})}, session="s", key="k"),
+    Request("http://a.example/?b=c", "parse_it", errback="failed", priority=3, meta={"a": (1, {2}, None),
+    "b": Book("x")}),
+    Request("http://a.example/", method="POST", data=[("a", "b"), ("f", FilePath("x"))], headers={"X": "y"},
+    timeout=3.0),
+    Request("http://a.example/", meta={"at": dt.datetime(2024, 1, 1, tzinfo=dt.UTC), "n": 10**30,
+    "d": decimal.Decimal("1.5")}),
+    Request("http://a.example/", cb_kwargs={"u": uuid.UUID(int=1), "p": Path("a/b"), "f": frozenset({1})},
+    session="s", key="k"),
     Request("http://a.example/", attempts=(Attempt(1.0, "read_timeout"),), ok_status=[404], json={"a": [1]}),
 )  # fmt: skip
 _RECORDS = tuple(map(CODEC.encode, _REQUESTS))
 _values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5), st.binary(max_size=5)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.text(max_size=5),
+        st.binary(max_size=5),
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=5,
 )
 
 
 @fuzzed
-@given(mutated(_RECORDS, (b"\xc7", b"\xd4", b"\xc1", b"\x80", b"\x90", b"\xc0", b"\xff" * 4, b"\xa8__init__", b"\x81", b"\xdd\xff\xff\xff\xff", b"\x91" * 2000)))
+@given(
+    mutated(
+        _RECORDS,
+        (
+            b"\xc7",
+            b"\xd4",
+            b"\xc1",
+            b"\x80",
+            b"\x90",
+            b"\xc0",
+            b"\xff" * 4,
+            b"\xa8__init__",
+            b"\x81",
+            b"\xdd\xff\xff\xff\xff",
+            b"\x91" * 2000,
+        ),
+    )
+)
 def test_bytes_in_the_queue_are_a_request_or_a_value_error(record: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(CODEC.decode(record), Request)
@@ -70,10 +98,25 @@ def test_bytes_in_the_queue_are_a_request_or_a_value_error(record: bytes) -> Non
 @example(11, {})
 @example(12, [[1, 2, 3, 4, 5]])
 def test_an_extension_of_any_content_is_a_value_or_a_value_error(code: int, content: object) -> None:
-    record = ENCODER.encode({"url": "http://a.example/", "meta": {"a": msgspec.msgpack.Ext(code, ENCODER.encode(content))}})
+    record = ENCODER.encode(
+        {"url": "http://a.example/", "meta": {"a": msgspec.msgpack.Ext(code, ENCODER.encode(content))}}
+    )
     with contextlib.suppress(ValueError):
         found = CODEC.decode(record).meta["a"]
-        assert type(found) in (tuple, set, frozenset, dt.datetime, dt.date, decimal.Decimal, uuid.UUID, type(Path()), int, Book, FilePath, KINDS[12].__self__)
+        assert type(found) in (
+            tuple,
+            set,
+            frozenset,
+            dt.datetime,
+            dt.date,
+            decimal.Decimal,
+            uuid.UUID,
+            type(Path()),
+            int,
+            Book,
+            FilePath,
+            KINDS[12].__self__,
+        )
         assert not isinstance(found, Book) or set(vars(found)) <= {"title", "price"}
 
 
@@ -99,14 +142,22 @@ def test_bytes_of_a_pages_end_are_an_end_or_a_msgspec_error(record: bytes) -> No
 
 
 @fuzzed
-@given(mutated((b"key", b"\0\1\2\3"), (b"\0", b"\xff")), mutated((pack_row(b"key", Row(1, 2, b"record", b"", True)),), (b"\0", b"\xff")))
+@given(
+    mutated((b"key", b"\0\1\2\3"), (b"\0", b"\xff")),
+    mutated((pack_row(b"key", Row(1, 2, b"record", b"", True)),), (b"\0", b"\xff")),
+)
 def test_a_row_of_the_frontier_is_what_was_written_or_is_known_to_be_damaged(key: bytes, value: bytes) -> None:
     row = unpack_row(key, value)
     assert row is None or pack_row(key, row) == value
 
 
 @fuzzed
-@given(st.lists(mutated((msgspec.msgpack.encode((None, ["a", "b", "example.org", "/"])),), (b"\xc0", b"\x91", b"\xff" * 4)), max_size=3))
+@given(
+    st.lists(
+        mutated((msgspec.msgpack.encode((None, ["a", "b", "example.org", "/"])),), (b"\xc0", b"\x91", b"\xff" * 4)),
+        max_size=3,
+    )
+)
 def test_saved_cookies_of_any_bytes_are_taken_or_left_out(rows: list[bytes]) -> None:
     jars = CookieJars()
     jars.restore(rows)
@@ -114,15 +165,41 @@ def test_saved_cookies_of_any_bytes_are_taken_or_left_out(rows: list[bytes]) -> 
 
 
 _COMMANDS = (
-    "curl 'http://a.example/x?y' -H 'Accept: a/b' --data-raw 'a=b&c=d' --compressed", 'curl.exe "http://a.example/" ^\n -H ^"X: y^"',
-    "curl http://a.example/ -F 'f=@x;type=a/b' -F 'n=<y' -b 'a=b; c=d' -u user:secret -x socks5://p:1", "curl --json '{\"a\": 1}' -m 3 -k -L http://a.example/",
+    "curl 'http://a.example/x?y' -H 'Accept: a/b' --data-raw 'a=b&c=d' --compressed",
+    'curl.exe "http://a.example/" ^\n -H ^"X: y^"',
+    "curl http://a.example/ -F 'f=@x;type=a/b' -F 'n=<y' -b 'a=b; c=d' -u user:secret -x socks5://p:1",
+    "curl --json '{\"a\": 1}' -m 3 -k -L http://a.example/",
     "curl $'http://a.example/\\u00e9\\n' -G --data-urlencode 'a=b c'",
 )  # fmt: skip
 
 
 @fuzzed
 @given(
-    mutated(_COMMANDS, ("'", '"', "\\", "$'", "^", "`", "$(x)", " -H ", " -d ", " -F ", "@", ";", "\n", "\x00", "\ud800", " -m nan", " -m 1e999", " --", " -X\u00e9 ", " --max-redirs " + "9" * 5000 + " "))
+    mutated(
+        _COMMANDS,
+        (
+            "'",
+            '"',
+            "\\",
+            "$'",
+            "^",
+            "`",
+            "$(x)",
+            " -H ",
+            " -d ",
+            " -F ",
+            "@",
+            ";",
+            "\n",
+            "\x00",
+            "\ud800",
+            " -m nan",
+            " -m 1e999",
+            " --",
+            " -X\u00e9 ",
+            " --max-redirs " + "9" * 5000 + " ",
+        ),
+    )
 )
 def test_a_pasted_command_is_a_request_or_a_value_error(command: str) -> None:
     with contextlib.suppress(ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from fuzz.strategies import fuzzed, mutated, texts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,16 +17,19 @@ from crawler.redirect import next_request
 from crawler.response import Response
 from crawler.testing import fake_response
 from crawler.url import canonical, host_key, hostname, join, join_as_written, normalize, origin, redact
-from fuzz.strategies import fuzzed, mutated, texts
 
 _URLS = (
-    "http://example.org/a/b?c=d&e=f#g", "https://user:secret@example.org:8443/", "http://[::1]:81/x", "http://127.0.0.1/",
-    "http://xn--bcher-kva.example/%C3%BC", "http://bücher.example/ü", "HTTP://EXAMPLE.org:80/../a/./b", "http:example.org",
+    "http://example.org/a/b?c=d&e=f#g", "https://user:secret@example.org:8443/", "http://[::1]:81/x",
+    "http://127.0.0.1/",
+    "http://xn--bcher-kva.example/%C3%BC", "http://bücher.example/ü", "HTTP://EXAMPLE.org:80/../a/./b",
+    "http:example.org",
     "//example.org/x", "/a/b/../c", "?q=1", "#top", "a b", "javascript:alert(1)", "http://0x7f.1/", "http://a.b.c.d.e/",
 )  # fmt: skip
 _PIECES = (
-    "/", "\\", ":", "@", "?", "#", "%", "%00", "%2e", "%2E%2E/", "..", "[", "]", "^", "|", "\t", "\n", "\x00", " ", "\u3002",
-    "\uff11", "\u2460", "\u00ad", "\u200d", "\ud800", "\udcff", "xn--", ":99999", ":0", "http://", "https:", "1e9", "..;", "\u2028", "&", "=",
+    "/", "\\", ":", "@", "?", "#", "%", "%00", "%2e", "%2E%2E/", "..", "[", "]", "^", "|", "\t", "\n", "\x00", " ",
+    "\u3002",
+    "\uff11", "\u2460", "\u00ad", "\u200d", "\ud800", "\udcff", "xn--", ":99999", ":0", "http://", "https:", "1e9",
+    "..;", "\u2028", "&", "=",
 )  # fmt: skip
 urls = st.one_of(mutated(_URLS, _PIECES), texts.map("http://".__add__), texts)
 
@@ -90,7 +94,12 @@ def test_a_url_that_is_sent_as_written_fits_into_a_request_line_and_has_the_judg
 @example(302, "\\\\[::1]/x", True)
 def test_a_redirect_leads_to_a_url_or_is_a_fetch_error(status: int, location: str, encoded: bool) -> None:
     request = Request("http://example.org/a?b", encoded=encoded)
-    answer = Response(request.url, request=request, status=status, headers=fake_response("http://a/", headers={"Location": location}).headers)
+    answer = Response(
+        request.url,
+        request=request,
+        status=status,
+        headers=fake_response("http://a/", headers={"Location": location}).headers,
+    )
     with contextlib.suppress(FetchError):
         hop = next_request(request, answer, 10)
         assert hop is not None
