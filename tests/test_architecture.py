@@ -140,6 +140,10 @@ class Module:
         return list(ast.walk(self.tree))
 
     @cached_property
+    def calls(self) -> list[tuple[ast.Call, str]]:
+        return [(node, ast.unparse(node.func)) for node in self.nodes if isinstance(node, ast.Call)]
+
+    @cached_property
     def functions(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
         return {node.name: node for node in self.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -213,9 +217,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _calls(module: Module) -> Iterator[tuple[ast.Call, str]]:
-    for node in module.nodes:
-        if isinstance(node, ast.Call):
-            yield node, ast.unparse(node.func)
+    yield from module.calls
 
 
 # -- rules: where things stand -----------------------------------------------------------------------------------------

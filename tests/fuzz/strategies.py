@@ -20,7 +20,7 @@ __all__ = ["fuzzed", "mutated", "numbers", "texts"]
 _EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 
 fuzzed = settings(
-    max_examples=_EXAMPLES or 30,
+    max_examples=_EXAMPLES or 20,
     derandomize=not _EXAMPLES,
     database=None,
     deadline=None,
