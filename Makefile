@@ -16,10 +16,15 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 PEERS := .venv-peers
+TOOLS := .tools
 BIN := $(VENV)/bin
+# What the Dockerfile installs, for the Python of its image. Both processors have the same versions: tests/test_supply.py.
+LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links --no-annotate \
+  --generate-hashes --only-binary :all: --python-version 3.13 --python-platform x86_64-manylinux_2_28
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format bench instructions growth streams kill politeness frontier flood soak durable hostile guards clean
+.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier flood soak durable hostile \
+  guards clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +37,7 @@ test: $(VENV)/installed-dev ## everything CI checks: lint, types, what a page co
 	@tests/install-debian-packages
 	@$(MAKE) lint
 	@$(MAKE) types
+	$(BIN)/python tests/audit.py --if-possible
 	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
@@ -45,6 +51,18 @@ types: $(VENV)/installed-dev ## mypy, strict
 format: $(VENV)/installed-dev ## rewrite the files as ruff wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+audit: $(VENV)/installed-dev ## pip-audit: has anybody reported a flaw in what the container installs?
+	$(BIN)/python tests/audit.py $(ARGS)
+
+lock: $(VENV)/installed-dev ## requirements/ anew, with hashes (ARGS=--upgrade: with the newest versions)
+	@$(PIP_INSTALL) --target $(TOOLS)/lock --upgrade 'uv>=0.9'
+	@$(LOCK) --extra speed --extra xpath --output-file requirements/container.txt $(ARGS) pyproject.toml
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(LOCK) --output-file requirements/build.txt $(ARGS) -
+
+fuzz: $(VENV)/installed-dev ## many properties, and 20,000 mutated answers through each of aiohttp's parsers (ARGS="--minutes 60")
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 bench: $(VENV)/installed-bench ## what crawls cost, beside hand-written loops, Scrapy and Crawlee (ARGS=--quick: does it work?)
 	@tests/install-debian-packages
@@ -86,7 +104,7 @@ guards: $(VENV)/installed-dev ## what the guards cost on honest pages, in instru
 	$(BIN)/python benchmarks/guards.py $(ARGS)
 
 clean: ## remove the virtual environment, caches and builds; jobs/ and outputs/ stay
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(TOOLS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the virtual environment: made once, installed into again when pyproject.toml changes ---------------------------------

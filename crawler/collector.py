@@ -31,6 +31,7 @@ from crawler.item import is_item, type_name
 from crawler.links import Links
 from crawler.page import Reached
 from crawler.request import Request, RequestCodec
+from crawler.spider import missing_callback
 
 if TYPE_CHECKING:
     from crawler.attempt import Attempt
@@ -82,8 +83,6 @@ class Collector:
         self._is_whole = not context.settings.crawl.partial_pages
         self._output_limit = context.settings.crawl.output_limit
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
-        self._methods: set[str] = set()
-        """Of the spider, as far as requests named them."""
         self._known: set[str] = set()
         """Links that were in scope and known to the frontier, and so are for ever."""
 
@@ -279,11 +278,8 @@ class Collector:
         return self.entry(request, depth, parent)._replace(filtered=True)
 
     def _check_methods(self, request: Request) -> None:
-        for name in (request.callback, request.errback):
-            if name is not None and name not in self._methods:
-                if not callable(getattr(self._spider, name, None)):
-                    raise CallbackError(f"spider {self._spider.name!r} has no method {name!r} to give {request!r} to")
-                self._methods.add(name)
+        if missing := missing_callback(self._spider, request):
+            raise CallbackError(f"spider {self._spider.name!r} has no method {missing!r} to give {request!r} to")
 
     def _add_links(self, page: Page, links: Links) -> None:
         if links.template.dont_filter or links.template.key is not None or links.template.session is not None:

@@ -26,6 +26,7 @@ from crawler.fate import Fate
 from crawler.feed import Feed
 from crawler.inline import trusted
 from crawler.page import Page
+from crawler.spider import missing_callback
 from crawler.steps import Steps
 from crawler.url import redact
 
@@ -284,10 +285,13 @@ class Engine:
             page = self._set_aside(Page(None, lease), "unreadable", f"it cannot be read: {error}")
         else:
             page = Page(request, lease)
+            missing = missing_callback(self.spider, request)
             if lease.deaths:
                 logger.warning("the process died while at %r (%d of %d times)", request, lease.deaths, _DEATHS)
             if lease.deaths >= _DEATHS:
                 self._set_aside(page, "poison", f"its processing killed the process {lease.deaths} times")
+            elif missing:
+                self._set_aside(page, "unknown_callback", f"spider {self.spider.name!r} has no method {missing!r}")
             else:
                 page = await self._visit(page, request, lease, place)
         place.leave()

@@ -134,7 +134,8 @@ class FetchError(CrawlerError):
     """A request that gave no usable response.
 
     `reason` is the stable word for statistics (`"dns_not_found"`, `"connect_refused"`, `"body_too_large"`, ...);
-    `retryable` says whether trying again could help.
+    `retryable` says whether trying again could help. Its own reasons: `request_body` (a file to be sent cannot be
+    read), `fetch`.
     """
 
     reason = "fetch"
@@ -157,7 +158,12 @@ class FetchError(CrawlerError):
 
 
 class BlockedError(FetchError):
-    """Refused before anything was sent: robots.txt, a private address, a scheme we do not speak, off site."""
+    """Refused before anything was sent.
+
+    Reasons `robots`, `robots_unavailable` (its rules cannot be had), `blocked_address` (a private one),
+    `ambiguous_host` (libraries differ about which it is), `proxy_url` (it is none), `blocked` (anything else that
+    cannot be sent), and what keeps the crawl from a URL, in the words of `crawler.fate.REFUSALS`.
+    """
 
     reason = "blocked"
     retryable = False
@@ -213,7 +219,8 @@ class BodyError(FetchError):
 
 
 class RedirectError(FetchError):
-    """Reasons `redirect_limit`, `redirect_loop`, `redirect_scheme`, `redirect_location`."""
+    """Reasons `redirect_limit`, `redirect_loop`, `redirect_scheme`, `redirect_location`, `redirect_body` (it would have
+    to go to another origin)."""
 
     reason = "redirect"
     retryable = False

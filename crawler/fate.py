@@ -41,7 +41,8 @@ class Verdict:
     REACHED = "reached"
     """By a redirect from `target`, whose callback had this response."""
     SET_ASIDE = "set aside"
-    """Its processing killed the process twice."""
+    """Nothing of it is tried: its processing killed the process twice (`poison`), its record cannot be read
+    (`unreadable`), or names a callback that the spider has not got (`unknown_callback`)."""
 
 
 class Revisit(msgspec.Struct, frozen=True, array_like=True):

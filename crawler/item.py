@@ -21,7 +21,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["as_dict", "field_get", "field_set", "is_item", "is_item_type", "scalar_text", "to_json", "type_name"]
+__all__ = [
+    "as_dict",
+    "field_get",
+    "field_names",
+    "field_set",
+    "is_item",
+    "is_item_type",
+    "scalar_text",
+    "to_json",
+    "type_name",
+]
 
 _TEXT_MODULES = frozenset({"ipaddress", "pydantic", "pydantic_core", "yarl"})
 """Modules whose values are what `str()` gives: addresses, URLs, and pydantic's secrets, which it masks."""
@@ -80,6 +90,12 @@ def is_item(obj: object) -> bool:
 def is_item_type(cls: type) -> bool:
     """Whether instances of this class are items; plain `dict` needs no class, so it does not count."""
     return cls is not dict and _shape(cls) is not None
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    """The attributes that an item class declares as its fields; none for a dict, and for what is no item class."""
+    shape = _shape(cls)
+    return () if shape is None else shape.names
 
 
 def type_name(obj: object) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multidict import CIMultiDict
 
 from crawler import url as urls
-from crawler.errors import RedirectError
+from crawler.errors import InvalidURL, RedirectError
 from crawler.request import NO_HEADERS, Hop, Request
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
     limit = max_redirects if request.max_redirects is None else request.max_redirects
     if len(request.history) >= limit:
         raise RedirectError(f"more than {limit} redirects, the last at {here}", reason="redirect_limit")
-    hop = Hop(response.status, request.url, tuple((f"{name}", value) for name, value in response.headers.items()))
+    fields = tuple((_readable(f"{name}"), _readable(value)) for name, value in response.headers.items())
+    hop = Hop(response.status, request.url, fields)
     changes: dict[str, Any] = {"url": target, "history": (*request.history, hop), "key": None, "attempts": ()}
     if _becomes_get(request.method, response.status):
         changes.update(method="GET", body=None, data=None, json=None, compress=None, chunked=False, expect100=False)
@@ -59,7 +60,10 @@ def next_request(request: Request, response: Response, max_redirects: int) -> Re
         changes.update(headers=_only_safe(request), cookies=None)
     if urls.hostname(request.url) != urls.hostname(target):
         changes.update(tls=None, server_hostname=None)  # trust in one host says nothing of another
-    return request.replace(**changes)
+    try:
+        return request.replace(**changes)
+    except InvalidURL as error:  # the Standard takes it, but it cannot be sent as written
+        raise RedirectError(f"{here} redirects to what cannot be sent: {error}", reason="redirect_location") from None
 
 
 def _becomes_get(method: str, status: int) -> bool:
@@ -83,11 +87,15 @@ def _check_loop(request: Request, response: Response, method: str, target: str) 
         raise RedirectError(f"{here} redirects to itself", reason="redirect_loop")
 
 
-def _readable(location: str) -> str:
-    """Bytes beyond ASCII as the UTF-8 they nearly always are; aiohttp gives them as surrogates."""
-    if location.isascii():
-        return location
-    return location.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _readable(text: str) -> str:
+    """Bytes beyond ASCII as the UTF-8 they nearly always are; aiohttp gives them as surrogates, which neither a URL nor
+    a stored request can hold."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # of a response that a middleware made
+        return urls.well_formed(text)
 
 
 def _only_safe(request: Request) -> Any:

@@ -287,7 +287,7 @@ class RequestCodec:
             if request.depth:
                 changes["depth"] = 0  # the frontier's own column
             return ENCODER.encode(msgspec.structs.replace(request, **changes) if changes else request)
-        except (TypeError, NotStorable) as error:
+        except (TypeError, UnicodeEncodeError, NotStorable) as error:  # the second: text with lone surrogates
             raise NotStorable(
                 f"{request!r} cannot wait in the frontier: {error}. Yield plain values, "
                 "or fetch it inline with `await self.fetch(request)`"
@@ -297,7 +297,7 @@ class RequestCodec:
         """Raises ValueError for a record that is not a request."""
         try:
             request = self._decoder.decode(record)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not a stored request: {error}") from error
         if depth:
             force_setattr(request, "depth", depth)
@@ -309,16 +309,24 @@ class RequestCodec:
         return self.encode(request.replace(attempts=kept(request.attempts, attempt)))
 
     def _unpack(self, code: int, data: memoryview) -> Any:
+        try:
+            return self._restored(code, self._values.decode(data))
+        except (ValueError, RecursionError):
+            raise
+        except Exception as error:  # of a class of the user's, too
+            raise ValueError(f"what stands in extension {code} makes no value: {error}") from error
+
+    def _restored(self, code: int, content: Any) -> Any:
         kind = KINDS.get(code)
         if kind is not None:
-            return kind(self._values.decode(data))
-        if code == ITEM:
-            name, fields = self._values.decode(data)
-            cls = self._item_types.get(name)
-            if cls is None:
-                raise ValueError(f"the spider's module has no item class {name!r}")
-            return restore(cls, fields)
-        raise ValueError(f"unknown extension {code}")
+            return kind(content)
+        if code != ITEM:
+            raise ValueError(f"unknown extension {code}")
+        name, fields = content
+        cls = self._item_types.get(name)
+        if cls is None:
+            raise ValueError(f"the spider's module has no item class {name!r}")
+        return restore(cls, fields)
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -327,11 +335,14 @@ class RequestCodec:
 def _as_written(url: str) -> str:
     """Path and query as they stand, behind a normalised scheme and host: those are judged, so they must be plain."""
     normal = urls.normalize(url)
-    start = min((i for i in map(url.find, "/?#", [url.index("//") + 2] * 3) if i >= 0), default=len(url))
+    origin = normal[: normal.index("/", normal.index("//") + 2)]
+    start = min((i for i in map(url.find, "/?#", [url.find("//") + 2] * 3) if i >= 0), default=len(url))
+    if urls.normalize(f"{url[:start]}/") != f"{origin}/":  # `http:host`, `http:///host`, `http://host\path`
+        raise InvalidURL(f"encoded=True needs scheme://host/ as it is, not {urls.redact(url)[:200]!r}")
     rest = url[start:].partition("#")[0]
     if any(not "!" <= character <= "~" for character in rest):
         raise InvalidURL(f"encoded=True sends the URL as written, and {rest[:200]!r} holds what HTTP cannot carry")
-    return normal[: normal.index("/", normal.index("//") + 2)] + (rest if rest.startswith("/") else f"/{rest}")
+    return origin + (rest if rest.startswith("/") else f"/{rest}")
 
 
 def _method_name(callback: Any) -> str:

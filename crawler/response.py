@@ -216,7 +216,7 @@ class Response:
         shows the content type and the first bytes."""
         try:
             return (loads or self._json_loads or msgspec.json.decode)(self.body)
-        except ValueError as error:  # msgspec's and the standard library's are such
+        except (ValueError, RecursionError) as error:  # msgspec's and the standard library's; what is too deep for them
             kind = self.headers.get("Content-Type", "no content type")
             raise ValueError(
                 f"{urls.redact(self.url)} is not JSON ({error}); {kind}, begins {self.body[:60]!r}"

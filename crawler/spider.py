@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import re
 import typing
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler.attempt import Attempt, summary
-from crawler.errors import BlockedError, CrawlerError, FetchError, SettingsError
+from crawler.errors import BlockedError, CallbackError, CrawlerError, FetchError, SettingsError
 from crawler.request import Request
 from crawler.settings.masking import masked
 from crawler.url import redact
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from crawler.response import Response
     from crawler.robots import Robots
 
-__all__ = ["Failure", "Services", "Spider"]
+__all__ = ["Failure", "Services", "Spider", "callback_of", "missing_callback"]
 
 
 _WEBSOCKET_SCHEME = re.compile(r"^[\x00-\x20]*ws(?=s?:)", re.IGNORECASE)
@@ -242,6 +243,39 @@ class Spider:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def callback_of(spider: Spider, name: str) -> Callable[..., Any]:
+    """The method that a request names. The one place where a name out of a record becomes something that is called: it
+    has to be a method of the spider's class, and none of those by which `Spider` itself works.
+
+    Raises `CallbackError`.
+    """
+    if not _is_callback(type(spider), name):
+        raise CallbackError(f"spider {spider.name!r} has no method {name!r} for a request to name")
+    method: Callable[..., Any] = getattr(spider, name)
+    return method
+
+
+def missing_callback(spider: Spider, request: Request) -> str:
+    """The name of a callback or errback that is none; empty where all are."""
+    for name in (request.callback, request.errback):
+        if name and not _is_callback(type(spider), name):
+            return name
+    return ""
+
+
+def _names_callback(cls: type, name: str) -> bool:
+    if name.startswith("__") or name in _NO_CALLBACKS:
+        return False
+    found = next((vars(owner)[name] for owner in cls.__mro__ if name in vars(owner)), None)
+    return isinstance(found, _WRAPPED) or (callable(found) and not isinstance(found, type))
+
+
+_is_callback: Callable[[type, str], bool] = functools.lru_cache(maxsize=1024)(_names_callback)
+_WRAPPED = (classmethod, functools.partialmethod, functools.singledispatchmethod)
+"""Methods that are not callable themselves."""
+_NO_CALLBACKS = frozenset(vars(Spider)) - {"parse", "failed"}
 
 
 def _annotations(cls: type) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from multidict import CIMultiDictProxy
 
 from crawler.body import FilePath, Multipart
 from crawler.errors import NotStorable
-from crawler.item import as_dict, is_item, type_name
+from crawler.item import as_dict, field_names, is_item, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,13 +97,19 @@ def _key(key: Any) -> Any:
 
 
 def restore(cls: type, fields: dict[str, Any]) -> Any:
-    """An item as it was, without running its constructor's checks again."""
+    """An item as it was, without running its constructor's checks again. What is none of its fields is left out: the
+    class may have changed since, and `__class__` is none."""
+    if issubclass(cls, dict):
+        whole: dict[str, Any] = cls.__new__(cls)
+        dict.update(whole, fields)
+        return whole
     construct = getattr(cls, "model_construct", None)
-    if construct is not None:
-        return construct(**fields)
+    if construct is not None:  # with its computed fields, which it ignores
+        return construct(**{name: value for name, value in fields.items() if not name.startswith("_")})
+    declared = {name: fields[name] for name in field_names(cls) if name in fields}
     if issubclass(cls, msgspec.Struct):
-        return cls(**fields)
+        return cls(**declared)
     item = cls.__new__(cls)
-    for name, value in fields.items():
+    for name, value in declared.items():
         object.__setattr__(item, name, value)
     return item

@@ -290,12 +290,20 @@ def join(base: str, ref: str) -> str | None:
 
 def join_as_written(base: str, ref: str) -> str | None:
     """As `join`, but path and query of `ref` stay as they are written (RFC 3986, 5.2), for `encoded=True`; only what
-    HTTP cannot carry is percent-encoded."""
+    HTTP cannot carry is percent-encoded. Where that would lead to another origin than the Standard has it, the
+    Standard's."""
     from urllib.parse import quote, urljoin
 
-    if join(base, ref) is None:
+    standard = join(base, ref)
+    if standard is None:
         return None
-    return quote(urljoin(base, ref.strip(" \t\r\n\f")).partition("#")[0], safe=_PRINTABLE)
+    try:
+        found = urljoin(base, well_formed(ref).strip(" \t\r\n\f")).partition("#")[0]
+        written = quote(found, safe=_PRINTABLE)
+        is_same_place = origin(written) == origin(standard)
+    except ValueError:  # urllib's, for what the Standard takes
+        return standard
+    return written if is_same_place else standard
 
 
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))

@@ -25,7 +25,7 @@ from crawler.fate import Fate
 from crawler.politeness import Pause
 from crawler.retry import is_repeatable
 from crawler.settings import StatusSet
-from crawler.spider import Failure
+from crawler.spider import Failure, callback_of
 from crawler.url import redact
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ class Visits:
         if self._refresh is not None and self._refresh.is_unchanged(lease, response):
             response.changed, page.unchanged = False, True
         try:
-            await self._collector.run(page, getattr(self._spider, name), response, request.cb_kwargs, seconds)
+            await self._collector.run(page, callback_of(self._spider, name), response, request.cb_kwargs, seconds)
             await self._collector.settle(page)
             if page.failures:  # of its items
                 page.invalidate()
@@ -330,7 +330,7 @@ class Visits:
         failure = Failure(request, reason, error, response, lease.attempt + 1, history)
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
-            await self._collector.run(page, getattr(self._spider, name), failure, {}, seconds)
+            await self._collector.run(page, callback_of(self._spider, name), failure, {}, seconds)
             await self._collector.settle(page)
         except EngineUnavailable:
             raise

@@ -71,6 +71,31 @@ CONCRETE_PARTS = {
 BROAD_EXCEPTS = {
     "crawler/steps.py:__await__": "what a page's wait raises is thrown into the page's own coroutine",
 }
+NAMES_OF_METHODS = {
+    "crawler/spider.py:callback_of": "the one place where a name out of a record becomes a method, vetted",
+    "crawler/kinds/method.py:method_name": "names in class attributes of the user",
+    "crawler/kinds/method.py:function_of": "names in class attributes of the user",
+    "crawler/kinds/crawl.py:_by_rule": "a rule's callback, which `method_name` has seen when the spider was made",
+}
+READ_WHOLE = {
+    "crawler/download/plain.py:_answered": "a head, which the parser bounds, and not a body",
+    "crawler/download/save.py:_receive": "the next piece, as the stream has it",
+    "crawler/testing/raw.py:script": "a test's own client",
+    "crawler/testing/site.py:_answer": "a test's own client",
+}
+PATTERNS_OF_THE_USER = {
+    "crawler/links.py:_compile": "allow and deny of the user's own",
+    "crawler/scope.py:compiled": "allow and deny of the user's own",
+    "crawler/selector.py:re": "the user's expression",
+    "crawler/selector.py:_pattern": "the user's expression",
+    "crawler/kinds/link_extractor.py:_patterns": "allow and deny of the user's own",
+    "crawler/kinds/sitemap.py:__init__": "the rules of the user's spider",
+}
+XML_READERS = {
+    "crawler/listings/xml.py": "expat, with its gaps closed",
+    "crawler/selector.py": "lxml for XPath, over a tree that lexbor parsed",
+}
+UNVERIFIED = {"crawler/download/tls.py": "a host for which the user's settings ask for it"}
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
@@ -115,12 +140,17 @@ class Module:
         return list(ast.walk(self.tree))
 
     @cached_property
+    def calls(self) -> list[tuple[ast.Call, str]]:
+        return [(node, ast.unparse(node.func)) for node in self.nodes if isinstance(node, ast.Call)]
+
+    @cached_property
     def functions(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
         return {node.name: node for node in self.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
     def function_at(self, line: int) -> str:
         """The innermost function around a line, as `path:name`; only the path outside of all."""
-        around = [node for node in self.functions.values() if node.lineno <= line <= (node.end_lineno or 0)]
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef  # not `functions`: methods of two classes may have one name
+        around = [n for n in self.nodes if isinstance(n, kinds) and n.lineno <= line <= (n.end_lineno or 0)]
         return ":".join([self.path, *[node.name for node in sorted(around, key=lambda node: node.lineno)[-1:]]])
 
     @property
@@ -187,9 +217,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _calls(module: Module) -> Iterator[tuple[ast.Call, str]]:
-    for node in module.nodes:
-        if isinstance(node, ast.Call):
-            yield node, ast.unparse(node.func)
+    yield from module.calls
 
 
 # -- rules: where things stand -----------------------------------------------------------------------------------------
@@ -279,11 +307,106 @@ def only_assembly_names_concrete_parts(package: Package) -> Iterator[str]:
 def nothing_stored_becomes_code(package: Package) -> Iterator[str]:
     for module in package:
         for found in module.all_imports:
-            if found.library in ("pickle", "marshal", "shelve", "dill", "cloudpickle"):
+            if found.library in ("pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "yaml"):
                 yield module.at(found.line, f"imports {found.library}: what is stored is data, in a closed schema")
         for call, name in _calls(module):
             if name.removeprefix("builtins.") in ("eval", "exec", "compile", "yaml.load", "yaml.unsafe_load"):
                 yield module.at(call.lineno, f"calls {name}()")
+
+
+def names_become_methods_in_one_place(package: Package) -> Iterator[str]:
+    for module in package:
+        for call, name in _calls(module):
+            if name.removeprefix("builtins.") not in ("getattr", "operator.attrgetter", "operator.methodcaller"):
+                continue
+            of, *named = [*call.args, ast.Constant("")]
+            is_spider = re.search(r"(^|[._])spider$", ast.unparse(of)) or module.room == "kinds"
+            is_vetted = isinstance(named[0], ast.Constant) or module.function_at(call.lineno) in NAMES_OF_METHODS
+            if is_spider and not is_vetted:
+                yield module.at(call.lineno, f"{ast.unparse(call)}: a name from elsewhere; `callback_of` vets it")
+
+
+def no_other_program_is_started(package: Package) -> Iterator[str]:
+    started = re.compile(r"os\.(system|popen|fork|exec\w+|spawn\w+|posix_spawnp?)|(\w+\.)?create_subprocess_\w+")
+    for module in package:
+        for found in module.imports:
+            if found.library in ("subprocess", "pty", "multiprocessing"):
+                yield module.at(found.line, f"imports {found.library}")
+        for call, name in _calls(module):
+            if started.fullmatch(name):
+                yield module.at(call.lineno, f"calls {name}()")
+
+
+def temporary_files_are_made_with_their_names(package: Package) -> Iterator[str]:
+    for module in package:
+        for call, name in _calls(module):
+            if name.rpartition(".")[2] in ("mktemp", "tmpnam", "tempnam"):
+                yield module.at(call.lineno, f"{name}(): somebody else may make that file first")
+
+
+def certificates_are_verified(package: Package) -> Iterator[str]:
+    for module in package:
+        for node in module.nodes:
+            if module.path not in UNVERIFIED and _trusts_anybody(node):
+                yield module.at(getattr(node, "lineno", 0), "certificates are not verified")
+
+
+def _trusts_anybody(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = node.id if isinstance(node, ast.Name) else node.attr
+        return name in ("CERT_NONE", "_create_unverified_context")
+    is_off = isinstance(node, ast.Assign | ast.keyword) and _is_false(node.value)
+    if isinstance(node, ast.keyword):
+        return is_off and node.arg in ("ssl", "verify_ssl", "verify")
+    return is_off and isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith(".check_hostname")
+
+
+def _is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
+def xml_is_read_where_it_is_bounded(package: Package) -> Iterator[str]:
+    for module in package:
+        for found in module.imports:
+            if found.library in ("xml", "lxml", "xmlrpc", "html5lib") and module.path not in XML_READERS:
+                yield module.at(found.line, f"imports {found.target}: XML is read by listings/xml.py")
+
+
+def bodies_are_read_to_a_limit(package: Package) -> Iterator[str]:
+    for module in package:
+        for node in module.nodes:
+            if not (isinstance(node, ast.Await) and isinstance(node.value, ast.Call)):
+                continue
+            call = node.value
+            has_limit = any(ast.unparse(argument) not in ("-1", "None") for argument in call.args)
+            is_whole = _called(call) in ("read", "text", "json") and not has_limit
+            if is_whole and module.function_at(node.lineno) not in READ_WHOLE:
+                yield module.at(node.lineno, f"await {ast.unparse(call)}: as much as somebody sends")
+
+
+def patterns_stand_in_the_source(package: Package) -> Iterator[str]:
+    called = re.compile(r"re\.(compile|search|match|fullmatch|sub|subn|split|findall|finditer)")
+    for module in package:
+        for call, name in _calls(module):
+            is_foreign = called.fullmatch(name) and call.args and not _is_written(call.args[0])
+            if is_foreign and module.function_at(call.lineno) not in PATTERNS_OF_THE_USER:
+                yield module.at(call.lineno, f"{ast.unparse(call)[:80]}: a pattern from elsewhere")
+
+
+def _is_written(pattern: ast.expr) -> bool:
+    """Of literals, constants of the module, `"|".join(...)` of such, and what `re.escape` gave."""
+    if isinstance(pattern, ast.Name):
+        return pattern.id.isupper()
+    if isinstance(pattern, ast.Call):
+        if isinstance(pattern.func, ast.Attribute) and pattern.func.attr == "encode":
+            return _is_written(pattern.func.value)
+        return _called(pattern) == "escape" or (_called(pattern) == "join" and _is_written(pattern.args[0]))
+    if isinstance(pattern, ast.GeneratorExp | ast.ListComp):
+        return _is_written(pattern.elt)
+    if isinstance(pattern, ast.FormattedValue):
+        return _is_written(pattern.value)
+    inner = [each for each in ast.iter_child_nodes(pattern) if isinstance(each, ast.expr)]
+    return isinstance(pattern, ast.Constant | ast.JoinedStr | ast.BinOp) and all(map(_is_written, inner))
 
 
 def modules_are_named_in_the_source(package: Package) -> Iterator[str]:
@@ -412,6 +535,42 @@ BAD: dict[Rule, list[dict[str, str]]] = {
         {"cli.py": "def f(x):\n    exec(x)"},
         {"cli.py": "import builtins\nbuiltins.exec('1')"},
         {"settings.py": "import yaml\nyaml.load('')"},
+        {"settings.py": "def f():\n    from yaml import safe_load"},
+    ],
+    names_become_methods_in_one_place: [
+        {"visit.py": "def f(self, request):\n    getattr(self._spider, request.callback)()"},
+        {"engine.py": "def f(spider, name):\n    return getattr(spider, name, None)"},
+        {"kinds/feed.py": "def f(self, response):\n    getattr(self, response.meta['to'])(response)"},
+    ],
+    no_other_program_is_started: [
+        {"pipelines.py": "import subprocess"},
+        {"download/save.py": "def f(url):\n    import os\n    os.system('curl ' + url)"},
+        {"export/file.py": "import asyncio\nasync def f():\n    await asyncio.create_subprocess_shell('x')"},
+    ],
+    temporary_files_are_made_with_their_names: [
+        {"download/save.py": "import tempfile\npath = tempfile.mktemp()"},
+        {"export/spool.py": "from tempfile import mktemp\npath = mktemp(dir='x')"},
+    ],
+    certificates_are_verified: [
+        {"download/ways.py": "import ssl\ncontext = ssl._create_unverified_context()"},
+        {"download/route.py": "from ssl import CERT_NONE\ncontext.verify_mode = CERT_NONE"},
+        {"download/connect.py": "def f(context):\n    context.check_hostname = False"},
+        {"download/session.py": "async def f(session):\n    await session.get('x', ssl=False)"},
+    ],
+    xml_is_read_where_it_is_bounded: [
+        {"kinds/feed.py": "from xml.etree import ElementTree"},
+        {"listings/sitemap.py": "import xml.sax"},
+        {"kinds/sitemap.py": "def f():\n    from lxml import etree"},
+    ],
+    bodies_are_read_to_a_limit: [
+        {"download/session.py": "async def f(answer):\n    return await answer.read()"},
+        {"download/robots.py": "async def f(answer):\n    return await answer.content.read(-1)"},
+        {"kinds/feed.py": "async def f(answer):\n    return await answer.text(errors='replace')"},
+    ],
+    patterns_stand_in_the_source: [
+        {"robots.py": "import re\ndef f(rule):\n    return re.compile(rule)"},
+        {"directives.py": "import re\ndef f(name, text):\n    return re.search(f'{name}=(.*)', text)"},
+        {"encoding.py": "import re\ndef f(label, text):\n    return re.sub(label + '$', '', text)"},
     ],
     modules_are_named_in_the_source: [
         {"item.py": "import importlib\ndef f(name):\n    importlib.import_module(name)"},
@@ -443,6 +602,11 @@ EXCEPTIONS: list[tuple[Rule, dict[str, str]]] = [
     (modules_are_named_in_the_source, DYNAMIC_IMPORTS),
     (only_assembly_names_concrete_parts, CONCRETE_PARTS),
     (no_error_is_swallowed, BROAD_EXCEPTS),
+    (names_become_methods_in_one_place, NAMES_OF_METHODS),
+    (xml_is_read_where_it_is_bounded, XML_READERS),
+    (certificates_are_verified, UNVERIFIED),
+    (bodies_are_read_to_a_limit, READ_WHOLE),
+    (patterns_stand_in_the_source, PATTERNS_OF_THE_USER),
     (files_have_one_subject, LONG_FILES),
     (functions_fit_a_screen, LONG_FUNCTIONS),
 ]
@@ -463,6 +627,10 @@ GOOD = {
     ),
     "assemble.py": "from crawler.frontier.disk import DiskFrontier\nfrom crawler.engine import Engine",
     "cli.py": "from crawler import Spider\nimport re\nre.compile('evaluate')\nx.eval()" + "\n" * 490,
+    "directives.py": (
+        "import re\n_A = 'a'\n_B = re.compile(rf'{_A}*')\n_C = re.compile('|'.join(re.escape(x) for x in _A))\n"
+        "async def f(content, spider):\n    return await content.read(10), getattr(spider, 'name', '')"
+    ),
     "__init__.py": "import importlib\ndef __getattr__(name):\n    return importlib.import_module(name)",
 }
 
@@ -477,6 +645,7 @@ def package() -> Package:
     return [Module(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in files]
 
 
+@pytest.mark.hostile("S20", "S38")
 @pytest.mark.parametrize("rule", BAD, ids=lambda rule: rule.__name__)
 def test_in_this_package(rule: Rule, package: Package) -> None:
     assert len(package) > 1
@@ -484,6 +653,7 @@ def test_in_this_package(rule: Rule, package: Package) -> None:
     assert not complaints, "\n".join(["", *complaints])
 
 
+@pytest.mark.hostile("S20", "S38")
 @pytest.mark.parametrize(
     ("rule", "sources"),
     [

@@ -139,6 +139,7 @@ def test_every_stage_starts_from_one_pinned_slim_image() -> None:
     assert re.fullmatch(r"python:3\.\d+(\.\d+)?-slim-\w+", bases.pop())
 
 
+@pytest.mark.hostile("S55")
 def test_the_image_runs_as_a_numbered_user_that_is_not_root(image: list[Instruction]) -> None:
     assert rest_of(image, "USER") == "10001:10001"
     assert image.index(Instruction("USER", "10001:10001")) > max(
@@ -152,6 +153,7 @@ def test_signals_reach_the_crawler_itself(image: list[Instruction]) -> None:
     assert rest_of(image, "STOPSIGNAL") == "SIGTERM"
 
 
+@pytest.mark.hostile("S55")
 def test_the_final_stage_installs_nothing() -> None:
     build, final = stages((ROOT / "Dockerfile").read_text(encoding="utf-8"))
     tools = re.compile(r"\b(apt-get|apt|pip|gcc|build-essential|curl|wget)\b")
@@ -185,6 +187,7 @@ def test_every_copied_folder_exists_and_is_not_ignored() -> None:
 # -- the service -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S55")
 def test_the_service_has_no_rights_it_does_not_need(service: dict[str, Any], image: list[Instruction]) -> None:
     assert service["user"] == rest_of(image, "USER")
     assert service["read_only"] is True
@@ -194,6 +197,7 @@ def test_the_service_has_no_rights_it_does_not_need(service: dict[str, Any], ima
     assert not {"privileged", "cap_add", "network_mode", "pid", "ports", "devices"} & service.keys()
 
 
+@pytest.mark.hostile("S55")
 def test_only_the_volume_and_tmp_can_be_written(service: dict[str, Any], compose: dict[str, Any]) -> None:
     assert service["tmpfs"] == ["/tmp"]
     assert service["volumes"] == ["data:/data"]
@@ -311,6 +315,7 @@ async def test_stopped_in_the_middle_the_service_ends_with_75_and_then_finishes(
     assert set(urls.values()) == {1}
 
 
+@pytest.mark.hostile("S55")
 @needs_the_command
 async def test_the_service_writes_to_its_volume_only(
     image: list[Instruction], service: dict[str, Any], tmp_path: Path

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from crawler import Failure, FetchError, Response, Spider
-from crawler.testing import LocalSite, Run, run_spider
+from crawler.testing import LocalSite, RawServer, Run, run_spider
 
 UNSAFE_COOKIES = {"http": {"unsafe_cookies": True}}
 
@@ -392,6 +392,16 @@ async def test_a_redirect_to_a_private_address_is_blocked() -> None:
         assert other.journal == []
     assert run.items == [{"reason": "blocked_address"}]
     assert run.stats["blocked"] == 1
+
+
+async def test_a_redirect_with_a_header_in_no_known_encoding_can_wait_for_its_hosts_turn() -> None:
+    async with LocalSite("127.0.0.2") as other:
+        other.page("/there", "there")
+        answer = f"HTTP/1.1 302 Found\r\nServer: n\xe4me\r\nLocation: {other.url}/there\r\nContent-Length: 0\r\n\r\n"
+        async with RawServer(answer.encode("latin-1"), host="127.0.0.3") as raw:
+            settings = {"security": {"allow_private_networks": True}, "politeness": {"obey_robots": False}}
+            run = await run_spider(Follower, args={"site": raw.url.rstrip("/")}, settings=settings)
+            assert [item.get("reason") or item["url"] for item in run.items] == [f"{other.url}/there"]
 
 
 async def test_a_location_of_a_thousand_parts_is_too_long_to_follow() -> None:

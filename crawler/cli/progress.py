@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["received", "with_bar"]
 
 _SECONDS = 0.1
+_NUMBER = re.compile(r"[0-9]{1,18}")
 T = TypeVar("T")
 
 
@@ -72,10 +74,10 @@ def received(response: Response) -> tuple[int, int | None]:
         return len(response.body), len(response.body)
     length = response.headers.get("Content-Length", "")
     before = _range_start(response.headers.get("Content-Range", "")) if response.status == 206 else 0
-    return before + response.content.total_raw_bytes, before + int(length) if length.isdecimal() else None
+    return before + response.content.total_raw_bytes, before + int(length) if _NUMBER.fullmatch(length) else None
 
 
 def _range_start(content_range: str) -> int:
     """RFC 9110, section 14.4: `bytes 100-199/200` starts at 100."""
     start = content_range.removeprefix("bytes ").partition("-")[0]
-    return int(start) if start.isdecimal() else 0
+    return int(start) if _NUMBER.fullmatch(start) else 0

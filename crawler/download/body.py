@@ -57,6 +57,8 @@ _TURN_BYTES: Final = 2 * STEP_BYTES
 """Decoded between two turns of the loop."""
 _MAX_LAYERS: Final = 2
 _MAX_MEMBERS: Final = 1000
+_LONGEST_LENGTH: Final = 18
+"""Digits of a Content-Length; more are past any limit."""
 _OVERHEAD_BYTES: Final = 64 * 1024
 """Coded bytes beyond the limit that are read before giving up: coding makes small and random data larger."""
 _BROTLI_BYTES: Final = 64 * 1024
@@ -384,7 +386,10 @@ def _refuse_transfer_coding(content: aiohttp.StreamReader, headers: CIMultiDictP
 def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:
     # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
     length = headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > limit and not content.at_eof():
+    digits = (
+        length.lstrip("0") if length.isdecimal() else ""
+    )  # of which `int` takes 4300, and a header line has room for
+    if digits and (len(digits) > _LONGEST_LENGTH or int(digits) > limit) and not content.at_eof():
         raise _too_large(limit)
 
 
@@ -445,7 +450,7 @@ class DecodedStream(aiohttp.StreamReader):
     async def _wait(self, func_name: str) -> None:
         try:
             while not self._step():
-                data = await self.coded.readany()
+                data = await self._received()
                 self.total_compressed_bytes = self.coded.total_bytes
                 if not data:
                     self._decoder.finish()
@@ -460,6 +465,15 @@ class DecodedStream(aiohttp.StreamReader):
             self.set_exception(failure)
             raise failure from error
         await asyncio.sleep(0)  # all of it may be decoded from what is here already
+
+    async def _received(self) -> bytes:
+        try:
+            return await self.coded.readany()
+        except RuntimeError as error:
+            if self.coded._protocol.connected:
+                raise
+            # aiohttp's parser gave up on a chunk, and forgot to tell the stream; the connection is closed.
+            raise BodyError(f"the body was cut short: {self._url}", reason="body_truncated") from error
 
     def _step(self) -> bool:
         piece = next(self._steps, b"")

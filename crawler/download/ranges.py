@@ -28,6 +28,8 @@ __all__ = ["Origin", "Rest", "is_whole", "length_of", "origin_of", "request_for_
 
 _DATE_MARGIN_SECONDS: Final = 60
 """RFC 9110 (8.8.2.2) asks for one second where both dates come from one clock, which nobody knows; RFC 7232 had 60."""
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+"""`int` takes digits of every script, and refuses 5,000 of them."""
 _CONTENT_RANGE: Final = re.compile(r"bytes[ \t]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _ENTITY_TAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 """A strong one. Those with other bytes are legal too, but do not survive being sent back."""
@@ -71,7 +73,7 @@ def length_of(response: Response) -> int | None:
     text = response.headers.get("Content-Length", "")
     if is_coded(response.headers) or "Transfer-Encoding" in response.headers:
         return None
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if _LENGTH.fullmatch(text) else None
 
 
 def is_coded(headers: CIMultiDictProxy[str]) -> bool:
