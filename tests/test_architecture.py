@@ -477,6 +477,7 @@ def package() -> Package:
     return [Module(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in files]
 
 
+@pytest.mark.hostile("S20")
 @pytest.mark.parametrize("rule", BAD, ids=lambda rule: rule.__name__)
 def test_in_this_package(rule: Rule, package: Package) -> None:
     assert len(package) > 1

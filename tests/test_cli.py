@@ -783,10 +783,17 @@ def test_config_shows_where_a_value_came_from_and_no_secret(
 ) -> None:
     monkeypatch.setenv("CRAWLER_PROXY__URLS", "http://user:hunter2@proxy.example:8080")
     ended = crawler(
-        "config", "account", "-s", "http.headers.X-Api-Key=hunter2", "-s", "frontier.url=redis://:hunter2@r/0"
+        "config",
+        "account",
+        "-s",
+        "http.host_headers.example.com=X-Api-Key: hunter2",
+        "-s",
+        "frontier.url=redis://:hunter2@r/0",
     )
     assert "hunter2" not in ended.out + ended.err
-    assert re.search(r"^http\.headers\.X-Api-Key +.*\*\*\*.* +command line ", ended.out, re.MULTILINE)
+    assert re.search(
+        r'^http\.host_headers\."example\.com" +"X-Api-Key: \*\*\*" +command line ', ended.out, re.MULTILINE
+    )
     assert re.search(r"^proxy\.urls .*proxy\.example:8080.* environment CRAWLER_PROXY__URLS ", ended.out, re.MULTILINE)
     assert re.search(r"^http\.unsafe_cookies +true +spider account ", ended.out, re.MULTILINE)
 

@@ -105,7 +105,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     """Variables like `CRAWLER_POLITENESS__DELAY_SECONDS`: `__` between table and key, upper case.
 
     With `_FILE` at the end (`CRAWLER_FRONTIER__URL_FILE`) the value is what the named file holds, less line ends; that
-    is how containers get secrets. `CRAWLER_HTTP__HEADERS__X_API_KEY` is the header `x-api-key`.
+    is how containers get secrets. `CRAWLER_HTTP__HEADERS__ACCEPT_LANGUAGE` is the header `accept-language`.
     """
     given: list[Given] = []
     problems: list[str] = []
