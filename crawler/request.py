@@ -330,7 +330,9 @@ def _as_written(url: str) -> str:
     start = min((i for i in map(url.find, "/?#", [url.index("//") + 2] * 3) if i >= 0), default=len(url))
     rest = url[start:].partition("#")[0]
     if any(not "!" <= character <= "~" for character in rest):
-        raise InvalidURL(f"encoded=True sends the URL as written, and {rest[:200]!r} holds what HTTP cannot carry")
+        raise InvalidURL(
+            f"encoded=True sends the URL as written, and {urls.redact(rest[:200])!r} holds what HTTP cannot carry"
+        )
     return normal[: normal.index("/", normal.index("//") + 2)] + (rest if rest.startswith("/") else f"/{rest}")
 
 

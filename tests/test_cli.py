@@ -448,9 +448,10 @@ def test_an_argument_of_the_wrong_type_is_told(crawler: Callable[..., Ended], sh
 
 
 @pytest.mark.parametrize("given", ["site", "=x", "two words=x", "1=x", ""])
-def test_what_is_no_name_and_value_is_told(given: str, crawler: Callable[..., Ended]) -> None:
+def test_what_is_no_name_and_value_is_told_without_the_value(given: str, crawler: Callable[..., Ended]) -> None:
     ended = crawler("run", "books", "-a", given)
-    assert ended == (2, "", f"crawler: -a {given}: expected NAME=VALUE, the name an identifier\n")
+    name = "site" if given == "site" else given.partition("=")[0] if given else "…"
+    assert ended == (2, "", f"crawler: -a {name}: expected NAME=VALUE, the name an identifier\n")
 
 
 def test_an_argument_that_would_break_the_spider_is_refused(crawler: Callable[..., Ended]) -> None:
