@@ -1,4 +1,4 @@
-"""What a stored file may be called. A name from the web never reaches the disk: a hash does, and a suffix from a list."""
+"""What a stored file may be called. No name from the web reaches the disk: a hash does, and a suffix from a list."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["console_log", "crawl_log", "escape", "shown", "shown_traceback"]
+__all__ = ["console_log", "crawl_log", "escape", "one_line", "shown", "shown_traceback"]
 
 _crawl: contextvars.ContextVar[object | None] = contextvars.ContextVar("crawl", default=None)
 # C0 but tab and newline, DEL and C1, line and paragraph separators, bidirectional controls, lone surrogates.
@@ -37,7 +37,7 @@ _UNPRINTABLE = re.compile(
 )
 _LONGEST_ARGUMENT = 500
 _LONGEST_LINE = 500
-_LONGEST_TRACEBACK = 200
+_LONGEST_TRACEBACK = 100
 """Lines; Python itself leaves out frames that repeat."""
 
 
@@ -50,6 +50,11 @@ def shown(text: str) -> str:
     """A text that may have been made of what a site sent, as a terminal or a file may have it: escaped, without the
     secrets of its URLs."""
     return escape(redact_text(text))
+
+
+def one_line(text: str) -> str:
+    """`shown`, in one line."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def shown_traceback(error: BaseException) -> str:

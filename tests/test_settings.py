@@ -122,6 +122,7 @@ DEFAULTS: dict[str, object] = {
     "frontier.window": 32,
     "frontier.durability": "process",
     "output.item_ids": False,
+    "output.guard_formulas": True,
     "security.allow_private_networks": False,
     "security.allow_networks": (),
     "log.level": "INFO",

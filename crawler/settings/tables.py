@@ -417,6 +417,13 @@ class OutputSettings(Masked, frozen=True, kw_only=True):
             "that a reader of standard output can tell repeats"
         ),
     ] = False
+    # OWASP, "CSV Injection": whoever opens the file in a spreadsheet runs what a page wrote.
+    guard_formulas: Annotated[
+        bool,
+        _key(
+            "CSV: text that begins with = + - @, tab or CR gets an apostrophe before it; `crawler jobs export` undoes it"
+        ),
+    ] = True
 
 
 class SecuritySettings(Masked, frozen=True, kw_only=True):
