@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import sqlite3
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -222,3 +223,20 @@ def _code(arguments: tuple[str, ...]) -> int:
         return main(arguments)
     except SystemExit as ended:
         return int(ended.code or 0)
+
+
+@pytest.mark.hostile("S36", "S50")
+def test_what_ends_the_process_shows_neither_control_characters_nor_secrets(tmp_path: Path) -> None:
+    text = f"{EVIL} http://user:s3cret@h.test/?token=s3cret"
+    (tmp_path / "opens.py").write_text(
+        "from crawler import Spider\nclass Opens(Spider):\n name = 'opens'\n async def opened(self):\n"
+        f"  raise ValueError({text!a})\n"
+    )
+    command = (sys.executable, "-m", "crawler", "run", "opens.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+    said = (ended.stdout + ended.stderr).decode()
+    assert ended.returncode == 1
+    assert "ValueError: \\x1b]0;owned" in said
+    assert "s3cret" not in said
+    assert not RAW.search(said)

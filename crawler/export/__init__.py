@@ -54,7 +54,8 @@ def make_exporter(target: str, overwrite: bool, *, guard_formulas: bool = True) 
 
     `target` is a path whose suffix tells the format (`books.jsonl`, `books.jsonl.gz`, `books.db`, in any case), a path
     and a format (`books.txt:jsonl`, which wins over a suffix), or `-` for standard output, as JSON lines unless a
-    format follows (`-:csv`). `guard_formulas` is for CSV (`output.guard_formulas`). What stands behind the last colon counts as a format only if it is one of `FORMATS`.
+    format follows (`-:csv`). What stands behind the last colon counts as a format only if it is one of `FORMATS`.
+    `guard_formulas` is for CSV, as `output.guard_formulas`.
 
     Raises `UsageError` for an unknown format, naming the known ones, and for a target that is no file.
     """

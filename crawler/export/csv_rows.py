@@ -51,7 +51,8 @@ class CsvExporter(ByteOutput):
     enums, bytes and paths as in JSON, without the quotes; lists, mappings and nested items as JSON.
     `guard_formulas=False` leaves the apostrophe away.
 
-    A continued file keeps its own header and line end, and the apostrophes or their lack. With `fields` other than its header has, it is refused.
+    A continued file keeps its own header and line end, and the apostrophes or their lack. With `fields` other than its
+    header has, it is refused.
     """
 
     format: ClassVar[str] = "csv"

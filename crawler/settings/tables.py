@@ -420,9 +420,7 @@ class OutputSettings(Masked, frozen=True, kw_only=True):
     # OWASP, "CSV Injection": whoever opens the file in a spreadsheet runs what a page wrote.
     guard_formulas: Annotated[
         bool,
-        _key(
-            "CSV: text that begins with = + - @, tab or CR gets an apostrophe before it; `crawler jobs export` undoes it"
-        ),
+        _key("CSV: an apostrophe before text that begins with = + - @, tab or CR; `crawler jobs export` takes it away"),
     ] = True
 
 
