@@ -122,7 +122,9 @@ class Crawl:
         self.settings = settings
         self.job = job
         self.outputs = tuple(outputs)
-        self._outputs = Outputs([make_exporter(*output) for output in outputs], job, spider.name)
+        guard = settings.output.guard_formulas
+        exporters = [make_exporter(*output, guard_formulas=guard) for output in outputs]
+        self._outputs = Outputs(exporters, job, spider.name)
         self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh

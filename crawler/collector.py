@@ -30,6 +30,7 @@ from crawler.fate import Fate
 from crawler.item import is_item, type_name
 from crawler.links import Links
 from crawler.page import Reached
+from crawler.redaction import without_userinfo
 from crawler.request import Request, RequestCodec
 from crawler.spider import missing_callback
 
@@ -240,9 +241,9 @@ class Collector:
         """Where a chain of redirects ended, if it may be there once only."""
         if not _is_filtered(final):
             return None
-        began = "" if page.request is None else urls.redact(page.request.url)
+        began = "" if page.request is None else without_userinfo(page.request.url)
         end = Fate(
-            urls.redact(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth,
+            without_userinfo(final.url), fate.Verdict.REACHED, self._clock.now(), final.depth,
             status=status, target=began, revisit=revisit,
         )  # fmt: skip
         return Reached(urls.host_key(final.url), self.fingerprint(final), page.parent, end.encode())

@@ -26,6 +26,7 @@ from crawler.fate import Fate
 from crawler.feed import Feed
 from crawler.inline import trusted
 from crawler.page import Page
+from crawler.redaction import without_userinfo
 from crawler.spider import missing_callback
 from crawler.steps import Steps
 from crawler.url import redact
@@ -326,12 +327,14 @@ class Engine:
     def _set_aside(self, page: Page, reason: str, message: str) -> Page:
         """None of the user's code sees it: that may be what kills."""
         assert page.lease is not None
-        url = "" if page.request is None else redact(page.request.url)
-        logger.error("a request of host %s is set aside: %s%s", page.lease.host, url and f"{url}: ", message)
+        url = "" if page.request is None else page.request.url
+        logger.error("a request of host %s is set aside: %s%s", page.lease.host, url and f"{redact(url)}: ", message)
         page.failures.append(reason)
         page.verdict = Verdict.DEAD
         now, depth, attempts = self._clock.now(), page.lease.depth, page.lease.attempt + 1
-        page.fate = Fate(url, fate.Verdict.SET_ASIDE, now, depth, attempts, reason=reason, message=message)
+        page.fate = Fate(
+            without_userinfo(url), fate.Verdict.SET_ASIDE, now, depth, attempts, reason=reason, message=message
+        )
         return page
 
     def _place_freed(self) -> None:

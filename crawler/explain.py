@@ -18,7 +18,8 @@ from crawler.frontier.backlog import reason_of
 from crawler.frontier.kept import Origin
 from crawler.jobs import open_frontier
 from crawler.politeness import Pause
-from crawler.url import Fingerprinter, redact
+from crawler.redaction import redact, redact_text
+from crawler.url import Fingerprinter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,12 +140,12 @@ def _tell_waiting(told: Explanation, reader: FrontierReader, waiting: Waiting, e
 def _tell_end(told: Explanation, reader: FrontierReader, ended: Ended) -> None:
     fate = ended.fate
     told.verdict, told.at, told.depth, told.attempts = fate.verdict, fate.at, fate.depth, fate.attempts
-    told.status, told.reason, told.message = fate.status or None, fate.reason, fate.message
-    told.target, told.tries = fate.target, fate.tries
+    told.status, told.reason, told.message = fate.status or None, fate.reason, redact_text(fate.message)
+    told.target, told.tries = redact(fate.target), fate.tries
     if fate.target and fate.verdict == Verdict.REDIRECTED:
         told.target_verdict = _verdict_of(reader, fate.target)
     _tell_way(told, reader, ended.origin)
-    if fate.verdict == Verdict.REACHED and told.found_on[:1] == [fate.target]:
+    if fate.verdict == Verdict.REACHED and told.found_on[:1] == [told.target]:
         del told.found_on[0]  # the redirect, told already
     _compare(told, fate.url)
 
@@ -153,7 +154,7 @@ def _tell_refusal(told: Explanation, reader: FrontierReader, refusal: Refusal) -
     told.verdict, told.reason = Found.OUTSIDE, refusal.reason
     told.at, told.depth = refusal.at, refusal.depth
     if refusal.found_on:
-        told.found_on = [refusal.found_on]
+        told.found_on = [redact(refusal.found_on)]
         page = _look_up(reader, refusal.found_on)
         given = None if page is None else reader.parent(page)
         if given is not None:

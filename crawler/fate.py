@@ -61,7 +61,8 @@ class Revisit(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Fate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """How one request ended. `url` is without user and password."""
+    """How one request ended. `url` and `target` are without user and password, but with all parameters: a page is found
+    by them. They are redacted when they are shown."""
 
     url: str
     verdict: str

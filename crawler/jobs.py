@@ -87,9 +87,9 @@ def is_job(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(job: Path) -> Iterator[None]:
-    """Nobody else works on the job meanwhile. Raises `JobError` that names the process which does."""
-    with JobLock(job) as lock:
+def held(job: Path, *, is_judged: bool = True) -> Iterator[None]:
+    """Nobody else works on the job meanwhile. Raises as `JobLock`."""
+    with JobLock(job, is_judged=is_judged) as lock:
         lock.sign()
         yield
 
@@ -230,7 +230,7 @@ def check_removable(job: Path) -> None:
     """Raises what `remove` would."""
     if not is_job(job):
         raise UsageError(f"no job in {job}: nothing was removed")
-    with held(job):
+    with held(job, is_judged=False):
         pass
 
 
@@ -241,7 +241,7 @@ def remove(job: Path) -> list[str]:
     fails.
     """
     check_removable(job)
-    with held(job):
+    with held(job, is_judged=False):
         try:
             for path in [*(job / name for name in _MADE), *job.glob(f"{_DAMAGED}*"), job / "lock"]:
                 if path.is_dir() and not path.is_symlink():

@@ -2,7 +2,9 @@
 
 Crawls may run side by side in one process, so a job's file takes only the lines of its own crawl, told apart by a
 context variable that every task of the crawl inherits. Whatever a site sends is escaped before it reaches a terminal
-or a file (control characters, escape sequences, bidirectional overrides).
+or a file (control characters, escape sequences, bidirectional overrides), cut where it is long, and without the secrets
+that URLs have in them. A record begins at the left edge and nothing else does: lines of a traceback are indented, so
+that no text of a site can pass for one.
 
 Both kinds hang on the root logger: a spider that logs with `logging.getLogger(__name__)`, as everybody's modules do, is
 heard like one that uses `self.logger`. Both take themselves away again, and the levels with them.
@@ -13,17 +15,20 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
 import re
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
+
+from crawler.redaction import redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["console_log", "crawl_log", "escape"]
+__all__ = ["console_log", "crawl_log", "escape", "one_line", "shown", "shown_traceback"]
 
 _crawl: contextvars.ContextVar[object | None] = contextvars.ContextVar("crawl", default=None)
 # C0 but tab and newline, DEL and C1, line and paragraph separators, bidirectional controls, lone surrogates.
@@ -31,11 +36,40 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _LONGEST_ARGUMENT = 500
+_LONGEST_LINE = 500
+_LONGEST_TRACEBACK = 100
+"""Lines; Python itself leaves out frames that repeat."""
 
 
 def escape(text: str) -> str:
     """The text as a terminal may have it: `\\x1b` for an escape, and so on; tabs and line ends stay."""
     return _UNPRINTABLE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def shown(text: str) -> str:
+    """A text that may have been made of what a site sent, as a terminal or a file may have it: escaped, without the
+    secrets of its URLs."""
+    return escape(redact_text(text))
+
+
+def one_line(text: str) -> str:
+    """`shown`, in one line."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shown_traceback(error: BaseException) -> str:
+    """As Python writes it, indented, as `shown`; long lines, and many of them, are cut."""
+    import traceback
+
+    return _cut("".join(traceback.format_exception(error)))
+
+
+def _cut(traceback: str) -> str:
+    lines = shown(traceback.rstrip("\n")).split("\n")
+    if len(lines) > _LONGEST_TRACEBACK:
+        half = _LONGEST_TRACEBACK // 2
+        lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
+    return "\n".join(f"  {line}" if len(line) <= _LONGEST_LINE else f"  {line[:_LONGEST_LINE]}…" for line in lines)
 
 
 # -- the console -------------------------------------------------------------------------------------------------------
@@ -102,6 +136,11 @@ class _JobFile(logging.FileHandler):
         self.addFilter(lambda record: _crawl.get() is mark)
         self._level_before = logging.NOTSET
 
+    def _open(self) -> Any:
+        # For its owner alone, and not through a link that somebody planted.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        return open(os.open(self.baseFilename, flags, 0o600), "a", encoding=self.encoding, errors=self.errors)
+
     def hang_up(self) -> None:
         logger, others = logging.getLogger("crawler"), _job_files()
         self._level_before = others[0]._level_before if others else logger.level
@@ -139,7 +178,7 @@ class _SafeFormatter(logging.Formatter):
         message = _message(record).replace("\n", "\\n")
         line = f"{self.formatTime(record)} {record.levelname:<7} {_shown_name(record)}: {message}"
         if record.exc_info:
-            line += "\n" + escape(self.formatException(record.exc_info))
+            line += "\n" + _cut(self.formatException(record.exc_info))
         return line
 
 
@@ -152,7 +191,7 @@ class _JsonFormatter(logging.Formatter):
             "message": _message(record),
         }
         if record.exc_info:
-            fields["traceback"] = escape(self.formatException(record.exc_info))
+            fields["traceback"] = _cut(self.formatException(record.exc_info))
         return msgspec.json.encode(fields).decode()
 
 
@@ -160,7 +199,7 @@ def _message(record: logging.LogRecord) -> str:
     message, template = record.getMessage(), str(record.msg)
     if record.args and len(message) > len(template) + _LONGEST_ARGUMENT:
         message = message[: len(template) + _LONGEST_ARGUMENT] + "…"
-    return escape(message)
+    return shown(message)
 
 
 def _shown_name(record: logging.LogRecord) -> str:

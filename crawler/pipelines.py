@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-import mimetypes
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import msgspec
 
 from crawler import url as urls
 from crawler.errors import DropItem, FetchError, InvalidItem, UsageError
+from crawler.file_names import suffix_of
 from crawler.item import as_dict, field_get, field_set, is_item, type_name
 from crawler.request import Request
 
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Files", "Validate"]
 
 logger = logging.getLogger("crawler.files")
-
-_SUFFIXES = frozenset(
-    {
-        "7z", "avi", "bmp", "bz2", "css", "csv", "doc", "docx", "epub", "gif", "gz", "html", "ico", "jpeg", "jpg",
-        "js", "json", "jsonl", "md", "mkv", "mov", "mp3", "mp4", "odp", "ods", "odt", "ogg", "pdf", "png", "ppt",
-        "pptx", "rar", "rtf", "svg", "tar", "tgz", "tiff", "txt", "wav", "webm", "webp", "xls", "xlsx", "xml", "xz",
-        "yaml", "zip", "zst",
-    }
-)  # fmt: skip
-"""What a stored file may be called. A name from the web never reaches the disk: only a suffix from this list does."""
 
 _KNOWN_URLS = 100_000
 """How many URLs' files are remembered, about 1 KB each; one named again after that many others is fetched again."""
@@ -106,7 +96,7 @@ class Files:
                     return file
                 temporary = self._folder / f".{os.urandom(8).hex()}.incoming"
                 saved = await response.save(temporary)
-                name = saved.sha256 + _suffix(response.url, response.headers.get("Content-Type", ""))
+                name = saved.sha256 + suffix_of(response.url, response.headers.get("Content-Type", ""))
         except (FetchError, ValueError) as error:
             file["error"] = getattr(error, "reason", "invalid_url")
             logger.warning("%s: no file from %s", error, urls.redact(url))
@@ -121,15 +111,6 @@ def _moved(source: Path, target: Path) -> Path:
     target.parent.mkdir(exist_ok=True)
     os.replace(source, target)
     return target
-
-
-def _suffix(url: str, content_type: str) -> str:
-    """The URL's own suffix if it is a known one, else one that fits the content type, else none."""
-    own = os.path.splitext(url.partition("?")[0].rpartition("/")[2])[1].lower().removeprefix(".")
-    if own in _SUFFIXES:
-        return f".{own}"
-    guessed = (mimetypes.guess_extension(content_type.partition(";")[0].strip()) or "").removeprefix(".")
-    return f".{guessed}" if guessed in _SUFFIXES else ""
 
 
 class Validate:

@@ -28,8 +28,9 @@ from multidict import CIMultiDict, istr
 from crawler.errors import CallbackError, FetchError
 from crawler.fate import Revisit
 from crawler.page import Page
+from crawler.redaction import without_userinfo
 from crawler.request import Request
-from crawler.url import host_key, redact
+from crawler.url import host_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +129,7 @@ class Revisits:
             request = request.replace(history=(), attempts=(), not_before=None)
             record = self._codec.encode(request)
         is_plain = record.startswith(_HEADS[1 + (request.callback is not None) + (request.priority != 0)])
-        return b"" if is_plain and redact(request.url) == request.url else record
+        return b"" if is_plain and without_userinfo(request.url) == request.url else record
 
 
 def _is_page(response: Response) -> bool:
@@ -184,7 +185,7 @@ class Refresh:
 
     def _known(self, request: Request) -> Revisit | None:
         """What the server may be asked to compare with; None: the page is to be had in full."""
-        if request.method != "GET" or request.stream or redact(request.url) != request.url:
+        if request.method != "GET" or request.stream or without_userinfo(request.url) != request.url:
             return None
         if (request.body, request.data, request.json) != (None, None, None):
             return None

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from crawler.fate import Refusal
-from crawler.url import canonical, redact
+from crawler.redaction import without_userinfo
+from crawler.url import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,14 +39,14 @@ class Refusals:
     def note(self, url: str, reason: str, depth: int, found_on: str) -> None:
         if self._counts[reason] >= KEPT_PER_REASON:
             return
-        shown = redact(url)
+        shown = without_userinfo(url)
         mark = hash((shown, reason))
         if mark in self._seen:
             return
         self._seen.add(mark)
         self._counts[reason] += 1
         key = f"refused/{self._fingerprint(canonical(url)):016x}"
-        self._rows[key] = Refusal(shown, reason, depth, redact(found_on), self._clock.now()).encode()
+        self._rows[key] = Refusal(shown, reason, depth, without_userinfo(found_on), self._clock.now()).encode()
 
     def rows(self) -> dict[str, bytes | None]:
         """For `Frontier.commit`: those since the last call."""

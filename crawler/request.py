@@ -341,7 +341,9 @@ def _as_written(url: str) -> str:
         raise InvalidURL(f"encoded=True needs scheme://host/ as it is, not {urls.redact(url)[:200]!r}")
     rest = url[start:].partition("#")[0]
     if any(not "!" <= character <= "~" for character in rest):
-        raise InvalidURL(f"encoded=True sends the URL as written, and {rest[:200]!r} holds what HTTP cannot carry")
+        raise InvalidURL(
+            f"encoded=True sends the URL as written, and {urls.redact(rest[:200])!r} holds what HTTP cannot carry"
+        )
     return origin + (rest if rest.startswith("/") else f"/{rest}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import copy
+import os.path
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from crawler import directives
 from crawler import encoding as encodings
 from crawler import url as urls
 from crawler.directives import Directives, Reader
+from crawler.file_names import name_of
 from crawler.links import Links, Patterns
 from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
@@ -386,11 +388,22 @@ class Response:
         Raises `BodyError` when it is too large or cut short, `TimeoutError` with reason `too_slow` when it is slower
         than `http.min_bytes_per_second`, `OutputError` when the disk fails, ValueError for a path
         that cannot be a file's. Without `resume` nothing is left behind.
+
+        A path that is made of what a site says (a title, a URL's last part, `Content-Disposition`) leads wherever the
+        site wants: let `save_in` name the file.
         """
         if self._saver is None:
             raise RuntimeError("a response that was not downloaded cannot be saved")
         with self._unhurried():
             return await self._saver(self, path, resume)
+
+    async def save_in(self, folder: str | PathLike[str], *, resume: bool = False) -> SavedFile:
+        """`save` into `folder`, under a name that nothing of the site's gets into: a hash of the URL that was asked
+        for, so that it is the same at every visit, and a suffix from a list (`.pdf`, `.jpg`, ...) by URL or content
+        type."""
+        asked = self.history[0].url if self.history else self.url
+        name = name_of(asked, self.url, self.headers.get("Content-Type", ""))
+        return await self.save(os.path.join(folder, name), resume=resume)
 
     def close(self) -> None:
         """Give up a stream; its connection is closed. The crawler does so itself when the callback ends."""

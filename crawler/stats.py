@@ -159,9 +159,11 @@ class Stats:
 
 
 def write_json(path: Path, snapshot: dict[str, Any]) -> None:
-    """Replace `path` atomically: a reader sees the old file or the new one, whole."""
+    """Replace `path` atomically, for its owner to read: whoever reads sees the old file or the new one, whole."""
     temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(snapshot), indent=2) + b"\n")
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(snapshot), indent=2) + b"\n")
     os.replace(temporary, path)
 
 

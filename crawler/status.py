@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crawler.errors import UsageError
+from crawler.log import one_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,6 +26,7 @@ logger = logging.getLogger("crawler.progress")
 _LOG_SECONDS = 10.0
 _BUSY = 0.9
 """Of one processor: the loop has no time to spare. (What other threads do counts in, so it may be more than 1.)"""
+_LONGEST_NAME = 80
 _STALE_SECONDS = 30.0
 """A running crawl rewrites `stats.json` every ten seconds; one that has not for so long is not running."""
 _ENDINGS = {
@@ -140,9 +142,12 @@ def summary(stats: dict[str, Any], outputs: tuple[str, ...] = (), job: Path | No
     rows += [("output", "standard output" if output == "-" else output) for output in outputs]
     if job is not None:
         rows.append(("job", str(job)))
+    rows = [(one_line(name)[:_LONGEST_NAME], one_line(value)) for name, value in rows]  # spiders count what they read
     width = max(len(name) for name, _ in rows)
     ending = _ENDINGS.get(stats["reason"], f"ended ({stats['reason']})")
-    return "\n".join([f"{stats['spider']}: {ending}", *(f"  {name:<{width}}  {value}" for name, value in rows)])
+    return "\n".join(
+        [f"{one_line(stats['spider'])}: {one_line(ending)}", *(f"  {name:<{width}}  {value}" for name, value in rows)]
+    )
 
 
 def _rows(stats: dict[str, Any]) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from can_ada import parse as _parse_quickly
 
 from crawler.errors import InvalidURL
+from crawler.redaction import redact, redact_refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -171,7 +172,7 @@ def _why_refused(url: str) -> str:
 
 def _shown(url: str) -> str:
     """For a message. What makes a URL invalid may be a `/` or `#` in its password, so all before the last `@` goes."""
-    shown = _UP_TO_LAST_AT.sub(_HIDDEN, url)
+    shown = redact_refused(url)
     return repr(shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "…")
 
 
@@ -480,19 +481,3 @@ def _as_hosts(domains: frozenset[str]) -> frozenset[str]:
 def _as_host(domain: str) -> str:
     href = None if set(domain) & set("/\\?#@") else _parse(f"http://{domain}/")
     return (hostname(href) if href else domain.lower()).removesuffix(".")
-
-
-# -- for logs ----------------------------------------------------------------------------------------------------------
-
-_BEFORE_USERINFO = r"\A([\x00-\x20]*+(?:[A-Za-z][A-Za-z0-9+.\-]*+:)?+[/\\]*+)"
-_USERINFO: Final = re.compile(_BEFORE_USERINFO + r"[^/\\?#]*@")
-_UP_TO_LAST_AT: Final = re.compile(_BEFORE_USERINFO + r".*@", re.DOTALL)
-_HIDDEN = r"\1***@"
-
-
-def redact(url: str) -> str:
-    """The URL with `***` in place of user and password. Any string will do, valid or not."""
-    if "@" not in url:
-        return url
-    text, found = _USERINFO.subn(_HIDDEN, url.translate(_TAB_OR_NEWLINE))
-    return text if found else url

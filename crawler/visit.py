@@ -23,6 +23,7 @@ from crawler.errors import (
 from crawler.exchange import check_host
 from crawler.fate import Fate
 from crawler.politeness import Pause
+from crawler.redaction import without_userinfo
 from crawler.retry import is_repeatable
 from crawler.settings import StatusSet
 from crawler.spider import Failure, callback_of
@@ -256,7 +257,7 @@ class Visits:
         else:
             entry = self._collector.entry(hop, request.depth, page.parent)
             page.entries.append(entry._replace(filtered=False, priority=min(entry.priority + 1, _HIGHEST_PRIORITY)))
-        page.fate = self._fate(fate.Verdict.REDIRECTED, request, lease, response, target=redact(hop.url))
+        page.fate = self._fate(fate.Verdict.REDIRECTED, request, lease, response, target=without_userinfo(hop.url))
 
     def _ok_status(self, request: Request) -> StatusSet:
         return self._settings.http.ok_status if request.ok_status is None else StatusSet(request.ok_status)
@@ -266,7 +267,7 @@ class Visits:
     def _keep(self, page: Page, lease: Lease, response: Response) -> None:
         """The server says that the page is what it was: so is what it gave, and nothing of it is done again."""
         page.not_modified = True
-        asked, target = page.request or response.request, redact(response.url) if response.history else ""
+        asked, target = page.request or response.request, without_userinfo(response.url) if response.history else ""
         again = self._revisits.of_page(asked, lease, response)
         page.fate = self._fate(fate.Verdict.DONE, asked, lease, response, target=target, revisit=again)
 
@@ -277,7 +278,7 @@ class Visits:
         page.delivered = True
         if not request.stream:
             page.watch = self._bounds.look(response.url, response.body)
-        asked, target = page.request or request, redact(response.url) if response.history else ""
+        asked, target = page.request or request, without_userinfo(response.url) if response.history else ""
         again = self._revisits.of_page(asked, lease, response)
         page.fate = self._fate(fate.Verdict.DONE, asked, lease, response, target=target, revisit=again)
         if self._refresh is not None and self._refresh.is_unchanged(lease, response):
@@ -357,7 +358,7 @@ class Visits:
             now = Attempt(self._clock.now(), reason or f"status_{status}", status)
             tries = summary(kept(request.attempts, now), lease.attempt + 1)
         return Fate(
-            redact(request.url),
+            without_userinfo(request.url),
             verdict,
             self._clock.now(),
             lease.depth,

@@ -169,6 +169,7 @@ def test_the_default_path_is_the_folder_of_the_request(path: str, expected: str)
 # -- public suffixes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S18")
 @pytest.mark.skipif(
     not VECTORS.is_file(), reason="the public suffix cases (../shared/vectors/public-suffix.txt) are not here"
 )
@@ -274,6 +275,7 @@ def test_a_line_that_has_no_utf8_is_ignored() -> None:
         parse_set_cookie("a=caf\udce9", NOW)
 
 
+@pytest.mark.hostile("S21")
 @pytest.mark.parametrize("letter", ["x", "é", "🍪"])
 def test_name_and_value_have_4096_bytes_together(letter: str) -> None:
     room = 4095 // len(letter.encode())
@@ -416,6 +418,7 @@ def test_a_host_sets_no_cookie_for_a_domain_it_is_not_in(domain: str) -> None:
     assert why_refused(f"a=b; Domain={domain}") == "for another host"
 
 
+@pytest.mark.hostile("S18")
 @pytest.mark.parametrize(
     ("url", "domain"),
     [
@@ -621,6 +624,7 @@ def test_a_url_that_is_not_normalised_is_refused_by_a_full_jar_too(url: str) -> 
 # -- limits (HOSTILE.md, S21) ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S21")
 def test_a_site_keeps_its_fifty_last_used_cookies_over_all_its_hosts() -> None:
     jar = CookieJar()
     jar.store("https://a.shop.test/", [f"a{n}=1" for n in range(30)], NOW)

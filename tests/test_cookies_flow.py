@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from aiohttp import web
 
 from crawler import Request, Response, Spider
@@ -104,6 +105,7 @@ async def test_a_cookie_that_was_deleted_does_not_come_back(tmp_path: Path) -> N
     assert run.items == [{"cookie": "seen=1"}]
 
 
+@pytest.mark.hostile("S20")
 async def test_the_job_shows_cookies_to_its_owner_alone(tmp_path: Path) -> None:
     async with LocalSite() as site:
         login(site)

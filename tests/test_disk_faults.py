@@ -12,6 +12,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -213,7 +214,10 @@ async def test_whoever_cannot_write_is_told_that_the_same_command_continues(job:
 
 async def test_a_log_that_has_no_room_does_not_stop_the_crawl(job: Job) -> None:
     (job.folder / job.name).mkdir(parents=True)
-    (job.folder / job.name / "crawl.log").symlink_to("/dev/full")
+    try:  # a device of our own, since links are refused
+        os.mknod(job.folder / job.name / "crawl.log", stat.S_IFCHR | 0o600, os.stat("/dev/full").st_rdev)
+    except OSError as error:
+        pytest.skip(f"only root may make what is always full: {error}")
     async with job.crawl() as crawl:
         assert await crawl.ends() == FINISHED, crawl.said
     assert "Traceback" not in crawl.said

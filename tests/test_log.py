@@ -91,8 +91,8 @@ def test_a_message_is_one_line_and_a_traceback_keeps_its_own(console: Console) -
             logger.exception("failed")
     lines = console.text.splitlines()
     assert lines[0].endswith("books: one\\ntwo")
-    assert lines[2] == "Traceback (most recent call last):"
-    assert lines[-1] == "ValueError: broken"
+    assert lines[2] == "  Traceback (most recent call last):"
+    assert lines[-1] == "  ValueError: broken"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -277,6 +277,7 @@ async def test_the_method_becomes_get_where_the_fetch_standard_says_so(status: i
         assert hit.body == b"secret=1"
 
 
+@pytest.mark.hostile("S16")
 @pytest.mark.parametrize(("status", "sent_on"), [(301, "GET"), (302, "GET"), (303, "GET"), (307, None), (308, None)])
 async def test_a_body_never_goes_to_another_origin(status: int, sent_on: str | None) -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
@@ -302,6 +303,7 @@ SECRETS = {
 HARMLESS = {"Accept": "text/x-own", "Accept-Language": "fr", "User-Agent": "own/1.0"}
 
 
+@pytest.mark.hostile("S09", "S10", "S12")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["another address", "another port"])
 async def test_secrets_do_not_cross_origins_and_harmless_headers_do(where: str, status: int) -> None:
@@ -330,6 +332,7 @@ async def test_headers_and_cookies_stay_with_the_request_within_its_origin() -> 
     )
 
 
+@pytest.mark.hostile("S09", "S11")
 async def test_a_round_trip_through_another_host_does_not_bring_the_secrets_back() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
         site.redirect("/start", f"{other.url}/back")

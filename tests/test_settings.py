@@ -73,6 +73,7 @@ DEFAULTS: dict[str, object] = {
     "politeness.hosts": {},
     "http.user_agent": f"crawler/{crawler.__version__} (+https://github.com/crawler/crawler)",
     "http.headers": {},
+    "http.host_headers": {},
     "http.skip_auto_headers": (),
     "http.auth": {},
     "http.digest_auth": {},
@@ -123,6 +124,7 @@ DEFAULTS: dict[str, object] = {
     "frontier.durability": "process",
     "output.item_ids": False,
     "output.refused_limit": 0,
+    "output.guard_formulas": True,
     "security.allow_private_networks": False,
     "security.allow_networks": (),
     "log.level": "INFO",
@@ -394,13 +396,13 @@ def test_a_variable_can_name_a_file_that_holds_the_value(tmp_path: Path) -> None
             environment_layer(
                 {
                     "CRAWLER_FRONTIER__URL_FILE": str(tmp_path / "url"),
-                    "CRAWLER_HTTP__HEADERS__X_API_KEY_FILE": str(tmp_path / "key"),
+                    "CRAWLER_HTTP__HEADERS__X_CLIENT_ID_FILE": str(tmp_path / "key"),
                 }
             )
         ]
     )
     assert loaded.settings.frontier.url == "redis://:secret@example.com/0"
-    assert loaded.settings.http.headers == {"x-api-key": "k-1"}
+    assert loaded.settings.http.headers == {"x-client-id": "k-1"}
     assert loaded.sources["frontier.url"] == "environment CRAWLER_FRONTIER__URL_FILE"
 
 
@@ -772,7 +774,12 @@ def test_rows_show_values_as_toml_has_them_and_can_be_loaded_again() -> None:
         "seconds",
         "from one request's start to the next one's, per host",
     )
-    assert rows["http.headers.jitter"][1:] == ('"a header"', "here", "", "sent with every request")
+    assert rows["http.headers.jitter"][1:] == (
+        '"a header"',
+        "here",
+        "",
+        "sent with every request, to every host; no secrets",
+    )
     assert rows["http.ok_status"].value == '["200-299", 404]'
     assert rows["http.unix_socket"].value == '""'
     assert rows["http.cookies"].source == "default"
@@ -784,14 +791,10 @@ def test_rows_show_values_as_toml_has_them_and_can_be_loaded_again() -> None:
 
 SECRETS = {
     "http": {
-        "headers": {
-            "Authorization": "Bearer s3cret",
-            "Proxy-Authorization": "Basic s3cret",
-            "Cookie": "sid=s3cret",
-            "X-Api-Key": "s3cret",
-            "X-Amz-Security-Token": "s3cret",
-            "Accept": "text/html",
-        }
+        "headers": {"Accept": "text/html", "X-Authority": "s3cret"},
+        "host_headers": {
+            "api.example": "Authorization: Bearer s3cret\nCookie: a=s3cret; s3cret: x\nX-Amz-Security-Token: s3cret"
+        },
     },
     "proxy": {"urls": ["http://user:s3cret@proxy.example:3128", "http://user:s3cret@/s3cret@other.example"]},
     "frontier": {"url": "redis://:s3cret@redis.example/0?password=s3cret&db=1"},
@@ -803,14 +806,15 @@ def test_secrets_are_kept_but_never_shown() -> None:
     secrets = msgspec.convert(SECRETS, dict)
     secrets["proxy"]["urls"] = secrets["proxy"]["urls"][:1]
     loaded = load([mapping_layer("here", secrets)])
-    assert loaded.settings.http.headers["X-Api-Key"] == "s3cret"
+    assert "Bearer s3cret" in loaded.settings.http.host_headers["api.example"]
     assert loaded.settings.proxy.urls == ("http://user:s3cret@proxy.example:3128",)
     rows = {row.key: row.value for row in describe(loaded)}
     for shown in (repr(layer), repr(loaded), repr(loaded.settings.http), str(loaded.settings), f"{rows}"):
         assert "s3cret" not in shown
     assert rows["proxy.urls"] == '["http://***@proxy.example:3128"]'
     assert rows["frontier.url"] == '"redis://***@redis.example/0?password=***&db=1"'
-    assert rows["http.headers.X-Api-Key"] == '"***"'
+    assert rows["http.headers.X-Authority"] == '"***"'
+    assert rows['http.host_headers."api.example"'] == (r'"Authorization: ***\nCookie: ***\nX-Amz-Security-Token: ***"')
     assert rows["http.headers.Accept"] == '"text/html"'
 
 
@@ -836,7 +840,14 @@ def test_rich_shows_no_secret_either() -> None:
         "frontier.url=s3cret",
         "http.headers=Authorization s3cret",
         'http.headers={Authorization=["s3cret"]}',
-        "http.headers.X-Api-Key=s3cret\nX-B: s3cret",
+        "http.headers.X-Api-Key=s3cret",
+        "http.headers.X-Id=s3cret\nX-B: s3cret",
+        "http.host_headers.a=s3cret",
+        "http.host_headers.a=X-Api-Key s3cret",
+        "http.host_headers.a=X Api-Key: s3cret",
+        "http.host_headers.a=Proxy-Authorization: s3cret",
+        "http.host_headers.ftp://a=X-Api-Key: s3cret",
+        "http.host_headers=X-Api-Key: s3cret",
         "http.headers:X-Api-Key s3cret",
     ],
 )

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(error: CrawlerError, arguments: argparse.Namespace, code: int) -> int:
     with_traceback = str(getattr(arguments, "level", "")).upper() == "DEBUG"
+    from crawler.log import shown, shown_traceback
+
     message = f"{error} ({error.reason})" if isinstance(error, FetchError) else str(error)
     if getattr(arguments, "json_logs", False):
         import logging
@@ -55,10 +57,8 @@ def _complain(error: CrawlerError, arguments: argparse.Namespace, code: int) -> 
             logging.getLogger("crawler").error("%s", message, exc_info=error if with_traceback else None)
         return code
     if with_traceback:
-        import traceback
-
-        traceback.print_exception(error)
-    print(f"crawler: {message}", file=sys.stderr)
+        print(shown_traceback(error), file=sys.stderr)
+    print(f"crawler: {shown(message)}", file=sys.stderr)
     return code
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import sys
 from contextlib import AsyncExitStack, ExitStack, redirect_stdout
 from pathlib import Path
@@ -18,6 +19,7 @@ from crawler.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from crawler.cli.options import load
 from crawler.errors import UsageError
 from crawler.loader import check_arguments, load_spider, misspelled
+from crawler.lock import private_folder
 from crawler.log import console_log
 from crawler.process import settle
 from crawler.signals import run_in_loop, stops_on_signals
@@ -46,7 +48,7 @@ _EXIT_CODES = {
 
 def run(arguments: argparse.Namespace) -> int:
     spider = load_spider(arguments.spider, arguments.spiders)
-    args = dict(_name_and_value(given) for given in arguments.args)
+    args = {**setting.environment_arguments(os.environ), **dict(map(_name_and_value, arguments.args))}
     check_arguments(spider, args)
     arguments.job = arguments.job or Path("jobs") / _folder_name(spider.name)
     log = load(spider, arguments).settings.log
@@ -59,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _name_and_value(given: str) -> tuple[str, str]:
     name, equals, value = given.partition("=")
     if not equals or not name.isidentifier():
-        raise UsageError(f"-a {given}: expected NAME=VALUE, the name an identifier")
+        # What stands there may be a password, in the wrong place too.
+        raise UsageError(
+            f"-a {name if equals or name.isidentifier() else '…'}: expected NAME=VALUE, the name an identifier"
+        )
     return name, value
 
 
@@ -156,6 +161,7 @@ async def _demo_shop(stack: AsyncExitStack, job: Path, fresh: bool) -> Site:
     """The shop, at the address where this job knew it: what waits in the frontier has that address."""
     from crawler.demo import serve
 
+    private_folder(job)
     note = job / "demo-port"
     known = 0
     if not fresh:
@@ -175,5 +181,4 @@ async def _demo_shop(stack: AsyncExitStack, job: Path, fresh: bool) -> Site:
 
 def _remember(note: Path, text: str) -> None:
     with contextlib.suppress(OSError):  # of a folder that cannot be used, the crawl itself will complain
-        note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(text)

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
-from crawler.log import escape
+from crawler.log import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,14 +35,9 @@ def print_rows(title: str, rows: Sequence[tuple[str, str]]) -> None:
         print(f"  {name:<{width}}  {one_line(value)}".rstrip())
 
 
-def one_line(text: str) -> str:
-    """As a terminal may have it, in one line."""
-    return escape(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def json_line(value: Any) -> str:
+def json_line(value: Any, indent: int | None = None) -> str:
     """JSON in ASCII: nothing in it can steer a terminal, and nothing is lost."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
 def moment(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from crawler import __version__
 from crawler.cli import EXIT_OK
 from crawler.cli.options import load
+from crawler.cli.shown import json_line
 from crawler.errors import UsageError
 from crawler.loader import find_spiders, load_spider
 
@@ -72,9 +73,7 @@ def status(arguments: argparse.Namespace) -> int:
     job = arguments.job or latest_job(Path("jobs"))
     stats = read_stats(job)
     if arguments.json:
-        import msgspec
-
-        print(msgspec.json.format(msgspec.json.encode(stats), indent=2).decode())
+        print(json_line(stats, indent=2))
     else:
         print(summary(stats, (), job))
     return EXIT_OK

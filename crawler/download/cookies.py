@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import aiohttp
     from aiohttp.http_parser import RawResponseMessage
 
-__all__ = ["CookieJars"]
+__all__ = ["CookieJars", "joined"]
 
 logger = logging.getLogger("crawler.cookies")
 
@@ -168,6 +168,11 @@ class CookieJars:
 
     def __repr__(self) -> str:
         return f"<CookieJars { ({session: len(jar) for session, jar in self._jars.items()}) }>"
+
+
+def joined(cookies: str, more: str) -> str:
+    """Two values of `Cookie` as one; either may be empty."""
+    return f"{cookies}; {more}" if cookies and more else cookies or more
 
 
 def _row_key(session: str | None, cookie: Cookie) -> _RowKey:

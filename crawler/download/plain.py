@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler.download.body import read_content
+from crawler.download.cookies import joined
 from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.route import TCP, Route, as_dialled
 from crawler.download.wire import StaleConnection, Wire, refuse_status
@@ -53,6 +54,9 @@ _VERSIONS: Final = {aiohttp.HttpVersion11: "1.1", aiohttp.HttpVersion10: "1.0"}
 
 class _Origin(aiohttp.ClientRequest):
     """What all plain requests to one origin, under one TLS rule, have in common. To the connector it is a request."""
+
+    cookie = ""
+    """Of the settings, beside what the jar has."""
 
     @cached_property
     def connection_key(self) -> ConnectionKey:
@@ -130,7 +134,7 @@ class PlainGets:
         url = request.url
         slash = url.index("/", _FIRST_OF_PATH)
         origin = self._origin(url, slash, route)
-        cookie = self._jars.header(request.session, url, request.cookies)
+        cookie = joined(self._jars.header(request.session, url, request.cookies), origin.cookie)
         asked = _written(url[slash:], origin.head, cookie)
         connection = await self._connect(origin, started)
         protocol = connection.protocol
@@ -174,12 +178,15 @@ class PlainGets:
                 del self._origins[next(iter(self._origins))]
             address = as_dialled(url[: slash + 1])
             headers = CIMultiDict(self._headers)
+            own, cookie = self._credentials.headers(address)
+            headers.update(own)
             login = self._credentials.basic(address)
             if login is not None and "Authorization" not in headers:
                 headers["Authorization"] = login
             origin = self._origins[key] = _Origin(
                 "GET", address, headers=headers, loop=self._loop, session=self._session, ssl=tls, server_hostname=name
             )
+            origin.cookie = cookie
         return origin
 
     async def _connect(self, origin: _Origin, started: float) -> Connection:

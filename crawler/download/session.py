@@ -20,7 +20,7 @@ from crawler import url as urls
 from crawler.download import websocket
 from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
-from crawler.download.cookies import CookieJars
+from crawler.download.cookies import CookieJars, joined
 from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.lost_time import LostTime
 from crawler.download.plain import PlainGets
@@ -77,7 +77,7 @@ class Downloader:
         self._trace_configs = list(trace_configs)
         self._dumps = json_writer(json_dumps)
         self._loads = json_loads
-        self._credentials = Credentials(http.auth, http.digest_auth)
+        self._credentials = Credentials(http.auth, http.digest_auth, http.host_headers)
         self._streams: set[aiohttp.ClientResponse] = set()
         self._sockets: set[aiohttp.ClientWebSocketResponse] = set()
         self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies, clock=clock)
@@ -321,19 +321,23 @@ class Downloader:
 
     def _headers(self, request: Request, url: yarl.URL, route: Route) -> CIMultiDict[str] | None:
         """Beside those of the session; None for no more."""
-        cookie = self._jars.header(request.session, request.url, request.cookies)
-        login = self._credentials.basic(url)
+        login, (own, fixed) = self._credentials.basic(url), self._credentials.headers(url)
+        cookie = joined(self._jars.header(request.session, request.url, request.cookies), fixed)
         bare = _is_bare(request, route)
-        if not (cookie or login or bare or request.headers):
+        if not (cookie or login or own or bare or request.headers):
             return None
         headers = CIMultiDict(request.headers)
         headers.popall("Proxy-Authorization", None)  # it is for proxies, and comes from the route
+        unwanted = {name.lower() for name in request.skip_auto_headers}
+        for name, value in own.items():
+            is_said = name in headers or (name.lower() == "authorization" and url.raw_user is not None)
+            if not is_said and name.lower() not in unwanted:
+                headers[name] = value
         if cookie and "Cookie" not in headers:
             headers["Cookie"] = cookie
         if login and "Authorization" not in headers:
             headers["Authorization"] = login
         if bare:
-            unwanted = {name.lower() for name in request.skip_auto_headers}
             for name, value in self._ways.default_headers().items():
                 if name.lower() not in unwanted and name not in headers:
                     headers[name] = value

@@ -49,12 +49,13 @@ FORMATS: dict[str, str] = {
 """Suffixes without the dot, which are also the names for `target:FORMAT`, and the format that each stands for."""
 
 
-def make_exporter(target: str, overwrite: bool) -> Output:
+def make_exporter(target: str, overwrite: bool, *, guard_formulas: bool = True) -> Output:
     """The exporter for one `-o` (`overwrite` False) or `-O` (True).
 
     `target` is a path whose suffix tells the format (`books.jsonl`, `books.jsonl.gz`, `books.db`, in any case), a path
     and a format (`books.txt:jsonl`, which wins over a suffix), or `-` for standard output, as JSON lines unless a
     format follows (`-:csv`). What stands behind the last colon counts as a format only if it is one of `FORMATS`.
+    `guard_formulas` is for CSV, as `output.guard_formulas`.
 
     Raises `UsageError` for an unknown format, naming the known ones, and for a target that is no file.
     """
@@ -73,6 +74,8 @@ def make_exporter(target: str, overwrite: bool) -> Output:
         )
     if format == "sqlite" and path == "-":
         raise UsageError(f"output {target!r}: a database needs a file")
+    if format == "csv":
+        return CsvExporter(path, overwrite, target=target, guard_formulas=guard_formulas)
     return _kind(format)(path, overwrite, target=target)
 
 

@@ -3,6 +3,7 @@
 Cells are text that somebody will open in a spreadsheet, and a page decides what stands in them. A text that begins with
 `=`, `+`, `-`, `@`, a tab or a carriage return would be run as a formula there (OWASP, "CSV Injection"), so it gets an
 apostrophe in front, which spreadsheets take as "this is text". Numbers do not: a crawler's own float may be negative.
+A text that has such an apostrophe already gets another, so that taking one away gives every text back.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = ["CsvExporter", "unguarded"]
 _log = logging.getLogger(__name__)
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_GUARDED = ("'", *_FORMULA_STARTS)
 _CRLF = "\r\n"
 _NAMED_AT_MOST = 100
 """Left-out fields named in the log; names can come from a page, so there may be no end of them."""
@@ -49,7 +51,8 @@ class CsvExporter(ByteOutput):
     enums, bytes and paths as in JSON, without the quotes; lists, mappings and nested items as JSON.
     `guard_formulas=False` leaves the apostrophe away.
 
-    A continued file keeps its own header and line end. With `fields` other than its header has, it is refused.
+    A continued file keeps its own header and line end, and the apostrophes or their lack. With `fields` other than its
+    header has, it is refused.
     """
 
     format: ClassVar[str] = "csv"
@@ -137,7 +140,9 @@ class CsvExporter(ByteOutput):
         return encoded.decode()
 
     def _guarded(self, text: str) -> str:
-        return f"'{text}" if self._guard and text.startswith(_FORMULA_STARTS) else text
+        if not (self._guard and text.startswith(_GUARDED)):
+            return text
+        return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
     def _row(self, cells: Sequence[str]) -> bytes:
         self._text.seek(0)
@@ -163,8 +168,13 @@ class CsvExporter(ByteOutput):
         self._use(self._fixed)
         return super()._begin(position)
 
+    def _reached(self, items: int, columns: tuple[str, ...] | None) -> Position:
+        return msgspec.structs.replace(super()._reached(items, columns), is_guarded=self._guard)
+
     def _adopt(self, file: OutputFile, position: Position | None) -> bytes:
         header, self._line_end = _header(file)
+        if position is not None:
+            self._guard = position.is_guarded
         if position is None:
             names = tuple(unguarded(cell) if self._guard else cell for cell in header)
         else:
@@ -185,7 +195,7 @@ class CsvExporter(ByteOutput):
 
 def unguarded(cell: str) -> str:
     """Without the apostrophe that keeps a text from being run as a formula."""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_STARTS) else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(_FORMULA_STARTS) else cell
 
 
 def _named(item: Mapping[Any, Any]) -> Mapping[str, Any]:

@@ -36,6 +36,8 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """CSV: the columns of the file, once it has any."""
     rows: Rows | None = None
     """SQLite, and nothing else."""
+    is_guarded: bool = True
+    """CSV: whether an apostrophe keeps cells from being run as formulas."""
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)

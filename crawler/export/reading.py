@@ -63,7 +63,8 @@ def _from_bytes(path: Path, position: Position) -> Iterator[Item]:
     number = 0
     try:
         with open(path, "rb", buffering=0) as file, io.BufferedReader(_Part(file, position.size)) as part:
-            for number, item in enumerate(_READERS[position.format](part), 1):  # noqa: B007 - for the message
+            items = _READERS[position.format](part) if position.is_guarded else _csv_rows(part, is_guarded=False)
+            for number, item in enumerate(items, 1):  # noqa: B007 - for the message
                 yield item
     except OSError as error:
         raise OutputError(f"{path} cannot be read: {reason(error)}.") from error
@@ -152,15 +153,16 @@ def _next_element(text: str, start: int) -> int:
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
 
-def _csv_rows(part: BinaryIO) -> Iterator[Item]:
+def _csv_rows(part: BinaryIO, is_guarded: bool = True) -> Iterator[Item]:
     # Python's limit is 128 KiB a cell, and its only place is the whole process.
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
     text = io.TextIOWrapper(part, encoding="utf-8-sig", newline="")
     rows = csv.reader(text, strict=True)
-    names = [unguarded(cell) for cell in next(rows, [])]
+    plain = unguarded if is_guarded else str
+    names = [plain(cell) for cell in next(rows, [])]
     for row in rows:
         if row:
-            yield dict(zip(names, map(unguarded, row), strict=True))
+            yield dict(zip(names, map(plain, row), strict=True))
 
 
 _READERS: dict[str, Callable[[BinaryIO], Iterator[Item]]] = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 from crawler.settings.layers import (
     Layer,
     command_line_layer,
+    environment_arguments,
     environment_layer,
     file_layer,
     mapping_layer,
@@ -58,6 +59,7 @@ __all__ = [
     "command_line_layer",
     "default_file",
     "describe",
+    "environment_arguments",
     "environment_layer",
     "file_layer",
     "load",

@@ -25,6 +25,7 @@ __all__ = [
     "Given",
     "Layer",
     "command_line_layer",
+    "environment_arguments",
     "environment_layer",
     "file_layer",
     "mapping_layer",
@@ -95,6 +96,7 @@ def file_layer(path: str | Path) -> Layer:
 
 PREFIX = "CRAWLER_"
 """What the names of variables begin with."""
+_ARGUMENT = "CRAWLER_ARGS__"
 _NOT_SETTINGS = frozenset({"CRAWLER_CRASH_AT"})
 """Variables that begin like settings and are none; `CRAWLER_CRASH_AT` is where crash tests stop the process."""
 # Kubernetes tells every container of the services beside it: a service called `crawler-redis` is CRAWLER_REDIS_PORT.
@@ -105,22 +107,23 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     """Variables like `CRAWLER_POLITENESS__DELAY_SECONDS`: `__` between table and key, upper case.
 
     With `_FILE` at the end (`CRAWLER_FRONTIER__URL_FILE`) the value is what the named file holds, less line ends; that
-    is how containers get secrets. `CRAWLER_HTTP__HEADERS__X_API_KEY` is the header `x-api-key`.
+    is how containers get secrets. `CRAWLER_HTTP__HEADERS__ACCEPT_LANGUAGE` is the header `accept-language`.
     """
     given: list[Given] = []
     problems: list[str] = []
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in _NOT_SETTINGS or ("__" not in name and _SERVICE_LINK.fullmatch(name)):
             continue
+        if name.startswith(_ARGUMENT):
+            continue
         where, text, variable = f"environment variable {name}", environ[name], name
         stem = name.removesuffix("_FILE")
         if stem != name and _is_setting(stem) and (not _is_setting(name) or len(_variable_path(name)) > 2):
             variable = stem
             try:
-                with open(text, encoding="utf-8") as file:
-                    text = file.read().rstrip("\r\n")
-            except (OSError, ValueError) as error:
-                problems.append(f"{where}: cannot read the file it names: {getattr(error, 'strerror', None) or error}")
+                text = _in_file(name, text)
+            except SettingsError as error:
+                problems.append(str(error))
                 continue
             if stem in environ:
                 problems.append(f"{where}: {stem} is set as well; which one holds?")
@@ -128,6 +131,29 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
         source = f"environment {name}"
         given.append(Given(where=where, source=source, path=path, value=text, is_text=True, variable=name))
     return Layer(source="environment", given=tuple(given), problems=tuple(problems))
+
+
+def environment_arguments(environ: Mapping[str, str]) -> dict[str, str]:
+    """Spider arguments, for those that nobody should read in a list of processes: `CRAWLER_ARGS__PASSWORD` is
+    `password`, and `CRAWLER_ARGS__PASSWORD_FILE` names a file that holds it. Raises `SettingsError`."""
+    arguments = {}
+    for name in sorted(environ):
+        if name.startswith(_ARGUMENT):
+            stem = name.removesuffix("_FILE")
+            if stem != name and stem in environ:
+                raise SettingsError(f"environment variable {name}: {stem} is set as well; which one holds?")
+            text = environ[name] if stem == name else _in_file(name, environ[name])
+            arguments[stem.removeprefix(_ARGUMENT).lower()] = text
+    return arguments
+
+
+def _in_file(variable: str, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"environment variable {variable}: cannot read the file it names: {why}") from None
 
 
 def _variable_path(variable: str) -> tuple[str, ...]:

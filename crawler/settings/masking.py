@@ -13,7 +13,8 @@ __all__ = ["SECRET_KEYS", "Masked", "masked"]
 _HIDDEN = "***"
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|passw|credential|session|signature|key$", re.IGNORECASE)
 _SECRET_QUERY = re.compile(r"([?&][^=&#]*(?:pass|secret|token|key|auth)[^=&#]*=)[^&#]*", re.IGNORECASE)
-SECRET_KEYS = ("auth", "digest_auth", "headers", "url", "urls")
+_HEADER_VALUE = re.compile(r"(?<=: ).*")
+SECRET_KEYS = ("auth", "digest_auth", "headers", "host_headers", "url", "urls")
 """Names of the settings whose wrong values no error message may quote."""
 
 
@@ -33,6 +34,8 @@ def masked(name: str, value: Any) -> Any:
         return _HIDDEN
     if name == "headers":
         return {header: _HIDDEN if _SECRET_HEADER.search(header) else text for header, text in value.items()}
+    if name == "host_headers":
+        return {host: _HEADER_VALUE.sub(_HIDDEN, text) for host, text in value.items()}
     if name in ("auth", "digest_auth"):
         return dict.fromkeys(value, _HIDDEN)
     if name == "urls":

@@ -24,6 +24,7 @@ from crawler.settings.values import (
     check_header,
     check_header_name,
     check_host,
+    check_host_headers,
     check_nameserver,
     check_network,
     check_proxy,
@@ -230,7 +231,17 @@ class HttpSettings(Masked, frozen=True, kw_only=True):
     user_agent: Annotated[
         str, _key("the User-Agent header; its product token is the robots token", check=check_user_agent)
     ] = f"crawler/{__version__} (+{PROJECT_URL})"
-    headers: Annotated[Mapping[str, str], _key("sent with every request", check=check_header)] = _EMPTY
+    headers: Annotated[
+        Mapping[str, str], _key("sent with every request, to every host; no secrets", check=check_header)
+    ] = _EMPTY
+    # An API key in `headers` would be told to every site that a link or redirect leads to (CVE-2026-40895).
+    host_headers: Annotated[
+        Mapping[str, str],
+        _key(
+            'headers for one host, named as in auth: host_headers."api.example.com" = "X-Api-Key: …"; one a line',
+            check=check_host_headers,
+        ),
+    ] = _EMPTY
     cookies: Annotated[bool, _key("keep cookies and send them back (RFC 6265)")] = True
     skip_auto_headers: Annotated[
         tuple[str, ...], _key("automatic headers that are not sent", "header names", check=check_header_name)
@@ -431,6 +442,11 @@ class OutputSettings(Masked, frozen=True, kw_only=True):
         int,
         _key("items that pipelines or outputs may refuse; with more the crawl fails; 0 = no limit", "items", ge=0),
     ] = 0
+    # OWASP, "CSV Injection": whoever opens the file in a spreadsheet runs what a page wrote.
+    guard_formulas: Annotated[
+        bool,
+        _key("CSV: an apostrophe before text that begins with = + - @, tab or CR; `crawler jobs export` takes it away"),
+    ] = True
 
 
 class SecuritySettings(Masked, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ __all__ = [
     "check_header",
     "check_header_name",
     "check_host",
+    "check_host_headers",
     "check_nameserver",
     "check_network",
     "check_proxy",
@@ -99,11 +100,44 @@ def check_host(text: str) -> str:
 
 
 def check_header(name: str, value: str) -> tuple[str, str]:
+    """For everybody, and so no secret: every site that a link leads to would be told it (CVE-2026-40895)."""
+    field = _field(name, value)
+    if _SECRET_WORD.search(name):
+        raise Unfit(
+            "a header that every site may see, and by its name this is a secret. Bind it to its host: "
+            f'http.host_headers."example.com" = "{name}: …"'
+        )
+    return field
+
+
+def _field(name: str, value: str) -> tuple[str, str]:
     if not re.fullmatch(_NAME, name):
         raise Unfit("a header name (RFC 9110 section 5.1)")
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]", value.strip()):
         raise Unfit("a header value without control characters (RFC 9110 section 5.5)")
     return name, value.strip()
+
+
+_SECRET_WORD = re.compile(
+    "(?<![a-z])(?:apikey|auth|authentication|authorization|authtoken|bearer|cookie|credentials?|csrf|jwt|key|passwd|"
+    "password|secret|session|sessionid|sid|signature|token|xsrf)(?![a-z])",
+    re.IGNORECASE,
+)
+"""In the name of a header, each of these says that its value is for one site."""
+
+
+def check_host_headers(owner: str, value: str) -> tuple[str, str]:
+    fields = []
+    for line in value.strip().splitlines():
+        name, colon, text = line.partition(":")
+        if not colon:
+            raise Unfit('headers as they are sent, one a line, such as "X-Api-Key: …"')
+        if name.strip().lower() == "proxy-authorization":
+            raise Unfit("headers for a site; credentials of a proxy stand in proxy.urls")
+        fields.append(": ".join(_field(name.strip(), text)))
+    if not fields:
+        raise Unfit('headers as they are sent, one a line, such as "X-Api-Key: …"')
+    return _owner(owner), "\n".join(fields)
 
 
 def check_fingerprint(host: str, value: str) -> tuple[str, str]:
@@ -123,10 +157,15 @@ def check_auth(owner: str, value: str) -> tuple[str, str]:
     """`owner` is a host with or without port, or an origin; the password may hold colons (RFC 7617, section 2)."""
     if ":" not in value or re.search(r"[\x00-\x1f\x7f]", value):
         raise Unfit("user:password")
-    scheme, slashes, host = owner.rpartition("://")
+    return _owner(owner), value
+
+
+def _owner(text: str) -> str:
+    """Whom a secret is for."""
+    scheme, slashes, host = text.rpartition("://")
     if scheme.lower() not in ("", "http", "https") or host.endswith("/"):
         raise Unfit('a host or an origin, such as "example.com:8080" or "https://example.com"')
-    return f"{scheme.lower()}{slashes}{check_host(host)}", value
+    return f"{scheme.lower()}{slashes}{check_host(host)}"
 
 
 def check_socket(host: str, path: str) -> tuple[str, str]:

@@ -88,6 +88,7 @@ async def test_the_header_of_a_request_goes_before_credentials_in_its_address(wa
     assert (await ask(way, Request(url, auth=("own", "passwd")))).reply.json() == {"authenticated": True, "user": "own"}
 
 
+@pytest.mark.hostile("S13")
 @pytest.mark.parametrize("owner", ["127.0.0.1", "127.0.0.2:{port}", "https://127.0.0.1:{port}", "localhost:{port}"])
 async def test_another_host_port_or_scheme_is_not_the_one_they_are_for(way: str, httpbin: HttpBin, owner: str) -> None:
     settings = {"http": {"auth": {owner.format(port=httpbin.port): "user:passwd"}}}
@@ -99,6 +100,7 @@ async def test_another_host_port_or_scheme_is_not_the_one_they_are_for(way: str,
 # -- who never gets them ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S13", "S14")
 @pytest.mark.parametrize("kind", ["auth", "digest_auth"])
 async def test_credentials_of_one_host_never_reach_another(way: str, httpbin: HttpBin, kind: str) -> None:
     settings = {"http": {kind: {httpbin.host: "user:passwd"}}, **ANYWHERE}
@@ -116,6 +118,7 @@ async def test_credentials_of_one_host_never_reach_another(way: str, httpbin: Ht
     assert [each.reply.status for each in (home, away, led, back)] == [200, 401, 401, 200]
 
 
+@pytest.mark.hostile("S11")
 async def test_credentials_of_a_request_stay_behind_when_it_is_led_elsewhere(way: str, httpbin: HttpBin) -> None:
     async with LocalSite("127.0.0.2") as other:
         other.page("/there", "ok")

@@ -192,6 +192,7 @@ async def test_every_body_that_can_be_stored_is_sent_on_whole(
         assert echo["headers"]["Content-Encoding"] == "gzip"
 
 
+@pytest.mark.hostile("S16")
 @pytest.mark.parametrize("status", [307, 308])
 async def test_a_body_is_never_sent_on_to_another_origin(way: str, httpbin: HttpBin, status: int) -> None:
     async with LocalSite("127.0.0.2") as other:

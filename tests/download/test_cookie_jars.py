@@ -115,6 +115,7 @@ async def test_octets_that_are_no_utf8_could_not_be_sent_back_and_are_not_kept(c
     assert await field_sent_after(client, b"latin=caf\xe9", b"cut=\xf0\x9f\x8d", b"fine=1") == b"fine=1"
 
 
+@pytest.mark.hostile("S18")
 @pytest.mark.parametrize("domain", [b"co.uk", b"uk", b".example.co.uk.", b"other.co.uk"])
 async def test_no_cookie_comes_from_the_wire_for_everybody(client: aiohttp.ClientSession, domain: bytes) -> None:
     assert await field_sent_after(client, b"a=b; Domain=" + domain, host="a.example.co.uk") is None
@@ -217,6 +218,7 @@ def test_of_a_full_jar_only_the_cookies_of_the_host_are_looked_at(monkeypatch: p
 # -- limits and the log (HOSTILE.md, S21) ------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S21")
 def test_all_sessions_together_keep_three_thousand_cookies() -> None:
     jars = CookieJars(clock=Time())
     for visitor in range(100):
@@ -227,6 +229,7 @@ def test_all_sessions_together_keep_three_thousand_cookies() -> None:
     assert len(jars.changes()) == 3000  # what came and went meanwhile was never written
 
 
+@pytest.mark.hostile("S21")
 def test_a_response_with_a_hundred_bad_cookies_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "crawler.cookies")
     make(*[f"{'n' * 500}{n}=secret; Domain=evil.test" for n in range(99)], "fine=1")
@@ -276,6 +279,7 @@ def test_a_resumed_job_has_the_jars_it_had() -> None:
     assert resumed.changes() == {}
 
 
+@pytest.mark.hostile("S19")
 def test_a_cookie_for_one_host_is_for_that_host_after_a_resume_too() -> None:
     resumed = CookieJars(clock=Time())
     resumed.restore(rows_of(make("a=b; Path=/")))

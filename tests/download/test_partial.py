@@ -244,6 +244,7 @@ def plant(kind: str, path: Path, victim: Path) -> None:
             os.chown(path, 65534, 65534)
 
 
+@pytest.mark.hostile("S33")
 @pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "pipe", "folder", "another user's"])
 def test_what_was_planted_under_the_name_is_left_alone(kind: str, target: Path, tmp_path: Path) -> None:
     if kind == "another user's" and os.geteuid() != 0:
@@ -276,6 +277,7 @@ def test_a_planted_note_is_not_believed(kind: str, left: Path, target: Path, tmp
     assert taken_up(target) == 0
 
 
+@pytest.mark.hostile("S33")
 def test_the_target_may_be_a_link_which_is_replaced_not_followed(target: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")

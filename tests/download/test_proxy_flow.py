@@ -56,6 +56,7 @@ def through(*proxies: str, per: str = "host", **more: Any) -> dict[str, Any]:
 # -- secrets -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("S15")
 async def test_the_proxy_gets_its_credentials_and_the_site_none_of_them() -> None:
     async with RawServer(HELLO) as site, ProxyServer(auth=LOGIN) as proxy:
         run = await crawl(site.url, settings=through(proxy.url))
@@ -66,14 +67,16 @@ async def test_the_proxy_gets_its_credentials_and_the_site_none_of_them() -> Non
     assert "Proxy-Authorization" not in item["sent"]
 
 
+@pytest.mark.hostile("S15")
 async def test_a_tunnel_tells_the_proxy_nothing_that_is_for_the_site(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(AUTHORITY)
     settings = {
-        "http": {"headers": {"X-Api-Key": "for-the-site"}, "auth": {"127.0.0.2:PORT": "anna:hers"}},
+        "http": {},
         "tls": {"ca_file": str(tmp_path / "ca.pem")},
     }
     async with RawServer(HELLO, tls=server_context(tmp_path, SERVER)) as site, ProxyServer(auth=LOGIN) as proxy:
-        settings["http"]["auth"] = {f"127.0.0.2:{site.port}": "anna:hers"}
+        host = f"127.0.0.2:{site.port}"
+        settings["http"] = {"auth": {host: "anna:hers"}, "host_headers": {host: "X-Api-Key: for-the-site"}}
         run = await crawl(
             site.url, settings={**settings, **through(proxy.url)}, headers={"Proxy-Authorization": "mine"}
         )
@@ -104,6 +107,7 @@ async def test_errors_and_logs_show_no_credentials(caplog: pytest.LogCaptureFixt
     assert "s3cret" not in str(run.stats)
 
 
+@pytest.mark.hostile("S15")
 async def test_each_account_of_one_proxy_has_connections_of_its_own() -> None:
     async with RawServer(HELLO, keep_alive=True) as site, ProxyServer() as proxy:
         urls = [f"{site.url}{number}" for number in range(4)]

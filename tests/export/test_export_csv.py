@@ -13,11 +13,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import OutputError
 from crawler.export import CsvExporter
+from crawler.export.reading import read_items
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -255,6 +256,7 @@ PAYLOADS = [
 ]  # fmt: skip
 
 
+@pytest.mark.hostile("S34")
 async def test_no_text_cell_starts_a_formula(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     await written(CsvExporter(path, overwrite=False), *({"=h": text, "b": Text.PLUS} for text in PAYLOADS))
@@ -272,6 +274,29 @@ async def test_the_guard_against_formulas_can_be_switched_off(tmp_path: Path) ->
     assert rows(path) == [["=h"], ["=1+1"]]
 
 
+@given(texts=st.lists(st.text("'=+-@\t\r\nab", max_size=6), min_size=1, max_size=8), guard=st.booleans())
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_the_cells_what_is_read_back_is_what_was_written(
+    tmp_path: Path, texts: list[str], guard: bool
+) -> None:
+    path = tmp_path / "out.csv"
+    exporter = CsvExporter(path, overwrite=True, guard_formulas=guard)
+    position = await written(exporter, *({"=h": text} for text in texts))
+    assert [item["=h"] for item in read_items(path, "csv", position)] == texts
+    cells = [row[0] for row in rows(path)]
+    assert not guard or not [cell for cell in cells if cell.startswith(TRIGGERS)]
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_a_continued_file_keeps_its_apostrophes_or_their_lack(tmp_path: Path, guard: bool) -> None:
+    path = tmp_path / "out.csv"
+    position = await written(CsvExporter(path, overwrite=False, guard_formulas=guard), {"a": "=1"})
+    other = CsvExporter(path, overwrite=False, guard_formulas=not guard)
+    position = await written(other, {"a": "=2"}, position=position)
+    assert rows(path) == ([["a"], ["'=1"], ["'=2"]] if guard else [["a"], ["=1"], ["=2"]])
+    assert [item["a"] for item in read_items(path, "csv", position)] == ["=1", "=2"]
+
+
 CELLS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 TABLES = st.lists(st.text(), min_size=1, max_size=4, unique=True).flatmap(
     lambda names: st.lists(
@@ -284,7 +309,7 @@ def shown(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(TRIGGERS) else value
+        return f"'{value}" if value.lstrip("'").startswith(TRIGGERS) else value
     return str(value)
 
 
