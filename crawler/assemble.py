@@ -177,6 +177,7 @@ class Crawl:
             lock.sign()
         log_file = None if self.job is None else self.job / "crawl.log"
         stack.enter_context(crawl_log(log_file, settings.log.level, as_json=settings.log.json))
+        self.settings = settings = _within_the_files(settings)
         frontier = await self._open_frontier(stack, store, before)
         key = await self._claim(frontier, self.clock.now())
         await self._outputs.open(stack, frontier, self.clock.now())
@@ -410,6 +411,21 @@ def _scope(spider: Spider, settings: Settings) -> Scope:
         depth_limit=crawl.depth_limit,
         shape=Shape(settings.http.max_url_length, crawl.max_path_segments, crawl.max_path_repeats),
     )
+
+
+def _within_the_files(settings: Settings) -> Settings:
+    """With as many requests at once as there are files for: half of them may be idle connections (`FreshConnections`),
+    and a quarter stays for the job, the outputs and the callbacks."""
+    from crawler.download.connect import half_of_the_files
+
+    most = max(1, half_of_the_files() // 2)
+    if settings.crawl.concurrency <= most:
+        return settings
+    logger.warning(
+        "crawl.concurrency is %d here instead of %d: this process may have %d files open; raise it with `ulimit -n %d`",
+        most, settings.crawl.concurrency, 2 * half_of_the_files(), 4 * settings.crawl.concurrency,
+    )  # fmt: skip
+    return msgspec.structs.replace(settings, crawl=msgspec.structs.replace(settings.crawl, concurrency=most))
 
 
 def _retry_policy(settings: Settings) -> RetryPolicy:

@@ -194,6 +194,7 @@ async def test_a_cookie_wall_that_comes_back_through_another_page_is_passed() ->
     assert run.items[0]["url"] == f"{site.url}/start"
 
 
+@pytest.mark.hostile("S31")
 @pytest.mark.parametrize("length", [1, 2, 3])
 async def test_a_loop_is_noticed_when_it_closes(length: int) -> None:
     paths = ["/start", "/b", "/c"][:length]
@@ -206,6 +207,7 @@ async def test_a_loop_is_noticed_when_it_closes(length: int) -> None:
     assert run.stats["failures"] == {"redirect_loop": 1}
 
 
+@pytest.mark.hostile("S31")
 async def test_a_loop_that_sets_a_cookie_each_time_ends_at_the_limit() -> None:
     async with LocalSite() as site:
         site.redirect("/start", "/start", headers={"Set-Cookie": "n=1"})
@@ -226,6 +228,7 @@ async def test_the_requests_own_limit_counts_hops(limit: int, reached: bool) -> 
     assert run.items[0].get("reason") == (None if reached else "redirect_limit")
 
 
+@pytest.mark.hostile("S31")
 async def test_the_limit_holds_across_hosts_too() -> None:
     async with LocalSite() as site, LocalSite("127.0.0.2") as other:
 

@@ -99,6 +99,7 @@ async def test_one_request_without_a_header_leaves_it_to_the_others(way: str, ht
     assert got[3].startswith("text/html")
 
 
+@pytest.mark.hostile("S30")
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\0b"])
 def test_a_value_that_would_end_its_line_is_refused_where_the_request_is_made(value: str) -> None:
     with pytest.raises(ValueError, match="CR, LF or NUL"):
@@ -204,6 +205,7 @@ async def test_after_the_last_try_the_answer_is_told(way: str, httpbin: HttpBin)
 # -- failures without an answer --------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-16")
 @pytest.mark.parametrize(
     ("script", "kind", "reason"),
     [

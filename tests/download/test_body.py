@@ -106,6 +106,7 @@ def test_bare_deflate_is_told_from_zlib_at_its_second_byte() -> None:
     assert decode("deflate", *in_bytes(bare_deflate(TEXT[:500]))) == TEXT[:500]
 
 
+@pytest.mark.hostile("S23")
 @pytest.mark.parametrize(
     "encoding", ["compress", "gzip, gzip, gzip", "utf-8", "aes128gcm", "br;q=1", "gzip\x00", "exi"]
 )
@@ -115,6 +116,7 @@ def test_a_coding_that_is_not_understood_is_an_error(encoding: str) -> None:
     assert (caught.value.reason, caught.value.retryable) == ("body_encoding", False)
 
 
+@pytest.mark.hostile("S25")
 @pytest.mark.parametrize("encoding", ENCODE)
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
 def test_a_cut_body_is_never_a_whole_one(encoding: str, keep: float) -> None:
@@ -159,6 +161,7 @@ def test_a_skippable_frame_is_skipped() -> None:
     assert decode("zstd", skippable + zstd.compress(b"one ") + skippable + zstd.compress(b"two")) == b"one two"
 
 
+@pytest.mark.hostile("S23")
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 def test_members_are_counted(encoding: str) -> None:
     empty = ENCODE[encoding](b"")
@@ -182,6 +185,7 @@ def test_what_follows_the_end_of_brotli_in_a_later_part_is_ignored() -> None:
     assert decode("br", quick_brotli(TEXT), b"garbage") == TEXT
 
 
+@pytest.mark.hostile("S22")
 @pytest.mark.parametrize("encoding", ["", *ENCODE, "gzip, gzip"])
 def test_the_limit_is_exact(encoding: str) -> None:
     coded = TEXT
@@ -231,6 +235,7 @@ def bombs() -> dict[str, bytes]:
 BOMBS = ("gzip", "deflate", "br", "zstd", "gzip, gzip", "gzip, zstd", "br, br")
 
 
+@pytest.mark.hostile("S22", "S23")
 @pytest.mark.parametrize("encoding", BOMBS)
 def test_a_bomb_stops_at_the_limit_without_taking_memory(bombs: dict[str, bytes], encoding: str) -> None:
     bomb = bombs[encoding]
@@ -256,6 +261,7 @@ def test_a_bomb_is_as_large_as_it_claims(bombs: dict[str, bytes]) -> None:
     assert sum(map(len, Decoder("zstd", 1024 * MIB).feed(bombs["zstd"]))) == 1024 * MIB
 
 
+@pytest.mark.hostile("S22")
 def test_input_that_gives_nothing_has_a_limit_too() -> None:
     coder = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     header = coder.compress(b"") + coder.flush(zlib.Z_FULL_FLUSH)
@@ -263,6 +269,7 @@ def test_input_that_gives_nothing_has_a_limit_too() -> None:
     assert reason_of("gzip", header, nothing * 3, limit=10_000) == "body_too_large"
 
 
+@pytest.mark.hostile("S22")
 def test_a_window_larger_than_http_allows_is_refused() -> None:
     coder = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
     assert reason_of("zstd", coder.compress(TEXT) + coder.flush()) == "body_encoding"
@@ -362,6 +369,7 @@ async def test_a_connection_is_used_again_after_a_whole_body(read: Reader) -> No
         assert (server.connections, len(server.requests)) == (1, 3)
 
 
+@pytest.mark.hostile("R-36")
 async def test_a_length_over_the_limit_is_refused_before_the_body_comes() -> None:
     async with fetched(hang(answer(b"", length=MIB + 1))) as (response, _):
         with pytest.raises(BodyError) as caught:
@@ -370,6 +378,7 @@ async def test_a_length_over_the_limit_is_refused_before_the_body_comes() -> Non
         assert response.closed
 
 
+@pytest.mark.hostile("S26", "R-36")
 @READERS
 async def test_a_body_that_never_ends_is_left_at_the_limit(read: Reader) -> None:
     async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -385,6 +394,7 @@ async def test_a_body_that_never_ends_is_left_at_the_limit(read: Reader) -> None
         assert response.closed
 
 
+@pytest.mark.hostile("S25", "R-17")
 @READERS
 @pytest.mark.parametrize(
     "script",

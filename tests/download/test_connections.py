@@ -314,6 +314,7 @@ def authority(tmp_path: Path) -> str:
     return str(tmp_path / "authority.pem")
 
 
+@pytest.mark.hostile("S32")
 async def test_each_way_in_which_a_certificate_is_bad_has_a_reason_and_none_gives_a_body(
     authority: str, tmp_path: Path
 ) -> None:
@@ -336,6 +337,7 @@ async def test_each_way_in_which_a_certificate_is_bad_has_a_reason_and_none_give
                 assert await read(fetcher, url) == reason  # the one that was let through opened no door
 
 
+@pytest.mark.hostile("R-23")
 async def test_a_failed_handshake_is_final_and_one_that_was_cut_is_not(authority: str, tmp_path: Path) -> None:
     async def cut(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -387,6 +389,7 @@ async def test_our_certificate_is_shown_under_every_rule(authority: str, tmp_pat
         assert len(server.requests) == 1
 
 
+@pytest.mark.hostile("S32")
 async def test_connections_are_shared_within_a_rule_and_with_no_other(authority: str, tmp_path: Path) -> None:
     pin = f"sha256:{fingerprint(SERVER)}"
     async with (

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from crawler.download.deadlines import Deadlines
+from crawler.download.deadlines import Deadlines, Speed, TooSlow
 
 
 class Loop:
@@ -39,6 +39,10 @@ class Ends:
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.total_raw_bytes = 0
+        self.is_all_there = False
+
+    def is_eof(self) -> bool:
+        return self.is_all_there
 
     def set_exception(self, error: BaseException) -> None:
         self.error = error
@@ -131,3 +135,55 @@ def test_no_limits_are_none(loop: Loop) -> None:
     limits.add(protocol, loop.now)
     loop.run_until(10_000.0)
     assert protocol.error is None
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+
+
+def speeds(loop: Any, count: int = 1) -> list[tuple[Any, Ends]]:
+    """Limits of 1000 bytes/s over 10 s, and bodies that begin now."""
+    limits = Deadlines(loop, total_seconds=None, read_seconds=None, least_speed=Speed(1000, 10.0))
+    watches = [limits.add(Ends(), loop.now) for _ in range(count)]  # type: ignore[arg-type]
+    for watch in watches:
+        watch.content = Ends()  # type: ignore[assignment]
+    return [(watch, watch.content) for watch in watches]  # type: ignore[misc]
+
+
+@pytest.mark.hostile("S26")
+def test_a_body_below_the_least_speed_is_given_up_when_its_seconds_are_over(loop: Loop) -> None:
+    [(watch, content)] = speeds(loop)
+    for _ in range(9):
+        content.total_raw_bytes += 1000
+        loop.run_until(loop.now + 1.0)
+    assert content.error is None
+    loop.run_until(loop.now + 2.0)
+    assert isinstance(content.error, TooSlow)
+    assert watch.protocol.error is content.error
+
+
+@pytest.mark.hostile("S26")
+def test_a_body_that_slows_down_is_given_up_within_twice_the_seconds(loop: Loop) -> None:
+    [(_, content)] = speeds(loop)
+    content.total_raw_bytes = 50_000
+    loop.run_until(loop.now + 11.0)
+    assert content.error is None
+    loop.run_until(loop.now + 11.0)
+    assert isinstance(content.error, TooSlow)
+
+
+def test_a_body_that_is_fast_enough_or_all_there_or_not_begun_is_left_alone(loop: Loop) -> None:
+    [(_, fast), (_, ended), (waiting, _)] = speeds(loop, 3)
+    ended.is_all_there = True
+    waiting.content = None
+    for _ in range(60):
+        fast.total_raw_bytes += 1100
+        loop.run_until(loop.now + 1.0)
+    assert (fast.error, ended.error, waiting.protocol.error) == (None, None, None)
+
+
+def test_while_the_loop_is_held_up_no_body_is_slow(loop: Loop) -> None:
+    [(_, content)] = speeds(loop)
+    loop.run_until(loop.now + 1.0)
+    loop.now += 30.0
+    loop.run_until(loop.now + 1.0)
+    assert content.error is None

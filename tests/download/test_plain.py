@@ -154,6 +154,7 @@ async def trickle_body(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.hostile("S26")
 @pytest.mark.parametrize(
     ("script", "http", "reason"),
     [
@@ -196,6 +197,7 @@ async def test_an_address_sent_as_written_keeps_a_question_mark_with_nothing_beh
         assert server.requests[0].startswith(b"GET /a%2fb? HTTP/1.1\r\n")
 
 
+@pytest.mark.hostile("S30")
 async def test_a_cookie_that_would_end_its_line_is_not_sent() -> None:
     async with RawServer(HELLO) as server, downloader() as client:
         for cookies in ({"a": "b\r\nX: y"}, {"a": "b\0"}):

@@ -254,6 +254,7 @@ async def test_whatever_the_settings_say_every_answer_is_kept_for_a_second(
     await resolver.close()
 
 
+@pytest.mark.hostile("S45")
 async def test_the_cache_is_bounded_and_drops_what_was_longest_unused(dns: DnsServer, guard: Guard) -> None:
     resolver = Resolver(guard, nameservers=[dns.nameserver], cache_names=3)
     dns.names |= {host: [Address("127.0.0.2")] for host in ("a.test", "b.test", "c.test", "d.test")}
@@ -531,6 +532,7 @@ async def test_slow_names_hold_up_no_others(dns: DnsServer, resolver: Resolver) 
     assert all(map(resolver.known, slow))
 
 
+@pytest.mark.hostile("S45")
 async def test_nothing_grows_with_the_names_that_were_met(
     dns: DnsServer, guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,6 +184,7 @@ def test_the_contexts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made._contexts) == 2
 
 
+@pytest.mark.hostile("S32")
 def test_that_certificates_are_not_verified_is_said_once_for_each_host(caplog: pytest.LogCaptureFixture) -> None:
     made = rules(unverified_hosts=("open.test",), fingerprints={"tls.test": fingerprint(SERVER)})
     for _ in range(3):
@@ -263,6 +264,7 @@ async def test_our_certificate_is_shown_where_nothing_is_verified_either(files: 
         assert await fetch(session, made, server.url) == b"hello"
 
 
+@pytest.mark.hostile("S32")
 async def test_what_is_allowed_for_one_host_is_not_for_another(tmp_path: Path) -> None:
     made = rules(unverified_hosts=("tls.test",))
     async with RawServer(HELLO, tls=server_context(tmp_path, SERVER)) as server, client(made) as session:

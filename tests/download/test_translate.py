@@ -415,6 +415,7 @@ async def test_a_certificate_that_is_not_accepted_says_why(
     assert words in str(error)
 
 
+@pytest.mark.hostile("S32")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 async def test_a_server_of_an_old_version_is_told_from_others(tmp_path: Path, version: ssl.TLSVersion) -> None:
     context = server_context(tmp_path, SERVER, version=version)

@@ -186,6 +186,7 @@ def bomb() -> bytes:
     return block + blanks * 1024
 
 
+@pytest.mark.hostile("S24")
 def test_a_compressed_bomb_is_given_up_after_50_mebibytes_in_bounded_memory():
     packed = bomb()
     assert len(packed) < 2_000_000
