@@ -31,7 +31,6 @@ Each `FetchError` carries a `reason`: a short stable word that statistics count 
 from __future__ import annotations
 
 import builtins
-import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,8 +65,6 @@ __all__ = [
     "UsageError",
     "message_of",
 ]
-
-_logger = logging.getLogger("crawler.errors")
 
 
 class CrawlerError(Exception):
@@ -241,5 +238,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
-        _logger.exception("the text of a %s cannot be had", type(error).__name__)
+        import logging  # here, since every command begins by importing this file
+
+        logging.getLogger("crawler.errors").exception("the text of a %s cannot be had", type(error).__name__)
         return f"<{type(error).__name__}>"

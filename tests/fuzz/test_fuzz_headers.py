@@ -17,8 +17,8 @@ from crawler.cookies.jar import Allowance, CookieJar
 from crawler.directives import read as read_directives
 from crawler.download.ranges import Origin, length_of, origin_of, rest_of
 from crawler.encoding import CODECS, charset_from_content_type, decode, detect
+from crawler.file_names import suffix_of
 from crawler.listings.dates import read_date
-from crawler.pipelines import _suffix
 from crawler.retry import RetryPolicy
 from crawler.robots import LONGEST_LIFETIME, Robots, lifetime
 from crawler.testing import fake_response
@@ -234,7 +234,7 @@ def test_a_body_has_an_encoding_of_the_standard_and_a_text_in_it(body: bytes, co
     assert decode(body, content_type).encode() is not None
     charset = charset_from_content_type(content_type)
     assert charset is None or charset.strip()
-    assert len(_suffix("http://a.example/x", content_type)) <= 6
+    assert len(suffix_of("http://a.example/x", content_type)) <= 6
 
 
 @fuzzed
@@ -242,7 +242,7 @@ def test_a_body_has_an_encoding_of_the_standard_and_a_text_in_it(body: bytes, co
     mutated(("http://a.example/a.pdf", "http://a.example/a.tar.gz?x=.exe"), ("/", "..", "%2f", "\x00", ".", "?")), texts
 )
 def test_the_suffix_of_a_saved_file_is_one_that_is_known(url: str, content_type: str) -> None:
-    suffix = _suffix(url, content_type)
+    suffix = suffix_of(url, content_type)
     assert suffix == "" or suffix[1:].isalnum()
 
 

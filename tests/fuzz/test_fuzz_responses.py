@@ -67,9 +67,9 @@ async def test_a_stream_whose_connection_went_before_it_was_read_on_is_a_failure
         garbled.set()
         await gone.wait()
         assert response.content is not None
-        assert await response.content.readexactly(5) == b"hello"
         with pytest.raises(FetchError):
-            await response.content.read(1)
+            while await response.content.read(5):
+                pass
 
 
 def test_every_reason_of_the_source_is_documented() -> None:
