@@ -50,6 +50,12 @@ class Hop(msgspec.Struct, frozen=True, array_like=True):
         """Its headers, case-insensitive."""
         return CIMultiDictProxy(CIMultiDict(self.fields))
 
+    def __repr__(self) -> str:
+        return f"<Hop {self.status} {urls.redact(self.url)}>"  # `Set-Cookie` is among the fields
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("status", self.status), ("url", urls.redact(self.url))]
+
 
 class Timeout(msgspec.Struct, frozen=True, array_like=True):
     """`aiohttp.ClientTimeout`'s words, in seconds; None means none."""
@@ -248,6 +254,9 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {urls.redact(self.url)}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method), ("url", urls.redact(self.url))]
 
 
 class Unfollowed(Request, frozen=True):

@@ -4,6 +4,7 @@ job's files are for their owner alone."""
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import stat
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import forked
 import pytest
+import rich.console
+import rich.pretty
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import in_thread
 
-from crawler import Spider
+from crawler import Failure, Request, Response, Spider
+from crawler.errors import StatusError
 from crawler.explain import explain
 from crawler.redaction import redact, redact_text
+from crawler.request import Hop
 from crawler.testing import LocalSite, run_spider
 
 if TYPE_CHECKING:
@@ -248,6 +253,27 @@ def test_redacting_a_text_takes_time_in_proportion_to_its_length() -> None:
     redact_text(hostile + "@")
     redact(hostile + "@")
     assert time.process_time() - began < 2
+
+
+@pytest.mark.hostile("S50")
+def test_no_repr_shows_a_secret() -> None:
+    url = "http://user:s3cret@h.test/?token=s3cret"
+    hop = Hop(302, url, (("Set-Cookie", "sid=s3cret"),))
+    request = Request(
+        url,
+        headers={"Authorization": "Bearer s3cret"},
+        cookies={"sid": "s3cret"},
+        data={"password": "s3cret"},
+        proxy_auth=("user", "s3cret"),
+        history=(hop,),
+    )
+    response = Response(url, request=request, status=404, headers={"Set-Cookie": "sid=s3cret"})
+    failure = Failure(request, "status_404", StatusError(404, redact(url)), response)
+    links = response.follow_all([url])
+    for shown in (hop, request, response, response.history, failure, failure.request_info, links, list(links)):
+        out = io.StringIO()
+        rich.pretty.pprint(shown, console=rich.console.Console(file=out, width=200), expand_all=True)
+        assert "s3cret" not in f"{shown!r} {shown} {out.getvalue()}"
 
 
 # -- the job's files ---------------------------------------------------------------------------------------------------
