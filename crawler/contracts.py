@@ -256,6 +256,11 @@ class Frontier(Protocol):
         says so later, whatever was committed."""
         ...
 
+    def stays_at_work(self) -> Callable[[], None]:
+        """Code of the lease that is at work goes on in a thread. Returns what is to be called, in any thread, when that
+        ends; until then its process's death counts for this lease as well."""
+        ...
+
     async def reap(self, now: float, limit: int) -> int:
         """Give back leases that lapsed (engines with several workers); how many."""
         ...

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CODECS", "charset_from_content_type", "decode", "detect", "label_to_codec"]
+__all__ = ["ASCII_BASED", "CODECS", "charset_from_content_type", "decode", "detect", "label_to_codec"]
 
 # Encoding Standard, section 4.2, by the name of the Python codec that decodes it. GBK is decoded by gb18030's decoder,
 # iso-8859-8-i differs from -8 in direction only; Big5, Shift_JIS and EUC-KR mean Hong Kong's and Microsoft's supersets.
@@ -86,6 +86,9 @@ CODECS: Final = frozenset(_TABLE)
 _MULTIBYTE: Final = frozenset(
     {"utf-8", "utf-16-be", "utf-16-le", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp_ext", "cp932", "cp949"}
 )
+ASCII_BASED: Final = CODECS - _MULTIBYTE | {"utf-8"}
+"""Those in which every ASCII character is its byte, whatever stands before it."""
+
 # NEC's row 13 (circled digits and the like) is in the standard's EUC-JP and on many pages, but not in Python's euc_jp.
 _WIDER: Final = {"euc_jp": "euc_jis_2004"}
 _NEWER: Final = {"koi8-u": {0xAE: "\u045e", 0xBE: "\u040e"}, "cp1255": {0xCA: "\u05ba"}}

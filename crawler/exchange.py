@@ -13,6 +13,7 @@ from crawler import url as urls
 from crawler.directives import Reader
 from crawler.errors import BlockedError, ConnectError, FetchError
 from crawler.fate import REFUSALS
+from crawler.parsing import Parsing
 from crawler.politeness import Answer, Circuit
 from crawler.redirect import next_request
 from crawler.robots import product_token
@@ -66,6 +67,7 @@ class Exchange:
         self._robots = robots
         self._places = places
         self._bounds = bounds
+        self._parsing = Parsing(context.frontier.stays_at_work)
         agent = product_token(context.settings.http.user_agent)
         self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
         self._fetch: Fetch = context.fetcher.fetch
@@ -76,8 +78,8 @@ class Exchange:
             self._follow, is_known=lambda hop: False, judge=partial(bounds.hop, inline=True), fetch=self._fetch
         )
         for middleware in reversed(context.spider.middlewares):
-            self._leased = _wrapped(middleware, self._leased, self._reader)
-            self._inline = _wrapped(middleware, self._inline, self._reader)
+            self._leased = self._wrapped(middleware, self._leased)
+            self._inline = self._wrapped(middleware, self._inline)
 
     def send(self, request: Request, *, inline: bool = False) -> Awaitable[Response]:
         """The response, whatever its status. A redirect to another host, one to a host with a delay, and unless
@@ -161,8 +163,7 @@ class Exchange:
             response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
             if hop is None:
-                response.read_by(self._reader)
-                return response
+                return await self._ready(response)
             response.close()
             self._stats.total.redirects += 1
             refusal = judge(hop.url, request.depth)
@@ -176,6 +177,19 @@ class Exchange:
                 return response
             self.admit(hop)
             request = hop
+
+    def _wrapped(self, middleware: Middleware, inner: Fetch) -> Fetch:
+        async def fetch(request: Request) -> Response:
+            return await self._ready(await middleware(request, inner))  # it may have made it itself
+
+        return fetch
+
+    async def _ready(self, response: Response) -> Response:
+        """For whoever sees it next. Raises `BodyError` where its HTML is more than anybody can parse."""
+        response.read_by(self._reader)
+        if response.is_dear:
+            await self._parsing.prepare(response)
+        return response
 
     async def _exchange(self, request: Request, fetch: Fetch, *, is_counted: bool = True) -> Response:
         """Over the wire; the frontier hears when it went out and what came of it."""
@@ -234,12 +248,3 @@ def check_host(controller: Controller, now: float) -> None:
             reason="host_down",
             retryable=False,
         )
-
-
-def _wrapped(middleware: Middleware, inner: Fetch, reader: Reader) -> Fetch:
-    async def fetch(request: Request) -> Response:
-        response = await middleware(request, inner)
-        response.read_by(reader)  # it may have made it itself
-        return response
-
-    return fetch

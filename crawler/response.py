@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from crawler import directives
+from crawler import directives, nesting
 from crawler import encoding as encodings
 from crawler import url as urls
 from crawler.directives import Directives, Reader
@@ -67,6 +67,7 @@ class Response:
         "_encoding",
         "_html",
         "_json_loads",
+        "_plain",
         "_reader",
         "_refetch",
         "_request_headers",
@@ -148,6 +149,7 @@ class Response:
         self._encoding: str | None = None
         self._text: str | None = None
         self._html: LexborHTMLParser | None = None
+        self._plain: bytes | None = None
         self._selector: Selector | None = None
         self._base_url: str | None = None
         self._reader = _NOBODY
@@ -205,6 +207,7 @@ class Response:
         if codec is None:
             raise ValueError(f"{name!r} is not an encoding of the WHATWG Encoding Standard")
         self._encoding, self._text, self._html, self._selector = codec, None, None, None
+        self._plain = None
 
     @property
     def text(self) -> str:
@@ -226,12 +229,38 @@ class Response:
 
     @property
     def html(self) -> LexborHTMLParser:
-        """The selectolax tree, parsed at most once."""
-        if self._html is None:
-            from selectolax.lexbor import LexborHTMLParser
+        """The selectolax tree, parsed at most once.
 
-            self._html = LexborHTMLParser(self.body if self._is_clean_utf8() else self.text)
+        Raises `BodyError` with reason `html_too_complex` for what would take many times longer than a page of its size
+        does. Of pages that came as HTML nobody sees one of those, and large ones are parsed by now."""
+        if self._html is None:
+            self.prepare()
+        assert self._html is not None
         return self._html
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether it came as HTML and parsing may take long, because of what it is or how much. Then `prepare` may be
+        called in a thread; `html` is as quick as ever after it."""
+        kind = self.headers.get("Content-Type", "")
+        if self._html is not None or self._plain is self.body or self.content is not None or "html" not in kind.lower():
+            return False
+        body = self.body
+        if not nesting.is_small(body):
+            if len(body) > nesting.LONG_BYTES:
+                return True
+            if not nesting.is_plain(body if self.encoding in encodings.ASCII_BASED else self._markup()):
+                return True
+        self._plain = body  # a middleware may put another one there
+        return False
+
+    def prepare(self) -> None:
+        """Parse now. Raises `BodyError` as `html` does."""
+        self._html = nesting.parse(self._markup(), urls.redact(self.url), known=self._plain is self.body)
+
+    def _markup(self) -> bytes:
+        """What the parser reads: UTF-8."""
+        return self.body if self._is_clean_utf8() else self.text.encode("utf-8", "replace")
 
     def _is_clean_utf8(self) -> bool:
         """Whether the body is what the parser would make of the text: that is faster read than encoded again."""

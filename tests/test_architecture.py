@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
     """attempt errors crash dead_letter fate redaction url query encoding css selector directives links body storable
-    request form file_names curl response item settings contracts listings""",
+    request form file_names curl response item settings contracts listings nesting""",
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log watchdog pipelines frontier download export",
+    "clock lock stats log watchdog pipelines parsing frontier download export",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed engine""",
@@ -69,6 +69,7 @@ CONCRETE_PARTS = {
     "testing": "a response that nobody fetched is saved as a real one is",
 }
 BROAD_EXCEPTS = {
+    "crawler/parsing.py:work": "what was raised in the thread is raised by who waits for it",
     "crawler/steps.py:__await__": "what a page's wait raises is thrown into the page's own coroutine",
 }
 NAMES_OF_METHODS = {

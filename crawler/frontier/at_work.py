@@ -4,7 +4,9 @@ While the loop runs code of a page (decoding, parsing, the user's callback), the
 file that is mapped into memory: writing there is a memory write, and the system keeps it when the process dies. At the
 next start it says whose code killed the process, if it was anybody's: a process killed from outside mostly waits.
 
-    life (u64): which opening wrote it, so that one death counts once    fingerprint (u64): 0 is nobody's
+    life (u64): which opening wrote it, so that one death counts once
+    fingerprint (u64), 0 is nobody's: whose step the loop runs
+    fingerprint (u64), several times: whose page a thread parses
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["AtWork", "Death"]
 
-_NOTE = struct.Struct("=QQ")
+_THREADS = 4
+_NOTE = struct.Struct(f"={2 + _THREADS}Q")
+_LEAST = struct.Struct("=QQ")
 
 
 class Death(NamedTuple):
     life: int
-    fingerprint: int
+    fingerprints: frozenset[int]
+    """Of all who were at work: mostly one."""
 
 
 class AtWork:
@@ -42,10 +48,11 @@ class AtWork:
             note = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        if len(note) < _NOTE.size:
+        if len(note) < _LEAST.size:
             return None
-        death = Death(*_NOTE.unpack_from(note))
-        return death if death.fingerprint else None
+        life, *fingerprints = (number for (number,) in struct.iter_unpack("=Q", note[: len(note) // 8 * 8]))
+        death = Death(life, frozenset(fingerprints) - {0})
+        return death if death.fingerprints else None
 
     def begin(self) -> None:
         """A new life. What `last` said is gone: commit it before."""
@@ -63,13 +70,31 @@ class AtWork:
     def note(self, fingerprint: int) -> None:
         self._note[1] = fingerprint
 
+    def keep(self) -> Callable[[], None]:
+        """What is noted now stays so, beside what is noted after it, until the function that this gives is called."""
+        note = self._note
+        place = next((place for place in range(2, len(note)) if not note[place]), 0)
+        if not (place and note[1]):
+            return _nothing
+        note[place] = note[1]
+
+        def forget() -> None:
+            if note is self._note:  # a thread may outlive the crawl
+                note[place] = 0
+
+        return forget
+
     def end(self) -> None:
         if self._map is not None:
-            self.note(0)
+            self._note[1:] = memoryview(bytes(8 * (len(self._note) - 1))).cast("Q")
             self._note.release()
             self._note = _nowhere()
             self._map.close()
             self._map = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _nowhere() -> memoryview:

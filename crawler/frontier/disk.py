@@ -82,6 +82,7 @@ class DiskStore:
         self._snapshots = Snapshots(path)
         self._at_work = AtWork(path / "at-work")
         self.at_work = self._at_work.note
+        self.stays_at_work = self._at_work.keep
         self._is_checked = False
         self._env: Any = None
         self._txn: Any = None
@@ -183,14 +184,15 @@ class DiskStore:
         self._new = 0
 
     def _count_death(self) -> None:
-        """Whose code was running when the last process died has one death more."""
+        """Each whose code was running when the last process died has one death more."""
         self.deaths = {int(key[6:], 16): int(value) for key, value in self.rows("death/")}
         death = self._at_work.last()
         if death is None or self.get_value("life") == b"%d" % death.life:
             return
         self._put_value("life", b"%d" % death.life)
-        self.deaths[death.fingerprint] = self.deaths.get(death.fingerprint, 0) + 1
-        self._put_value(f"death/{death.fingerprint:016x}", b"%d" % self.deaths[death.fingerprint])
+        for fingerprint in death.fingerprints:
+            self.deaths[fingerprint] = self.deaths.get(fingerprint, 0) + 1
+            self._put_value(f"death/{fingerprint:016x}", b"%d" % self.deaths[fingerprint])
 
     def _load_seen_sum(self) -> None:
         saved = self.get_value("seen")

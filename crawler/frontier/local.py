@@ -70,6 +70,7 @@ class LocalFrontier:
     ) -> None:
         self._store = store
         self._note = store.at_work
+        self.stays_at_work = store.stays_at_work
         self._depth_first = order == "depth"
         self._turns = turns = Turns(
             store, rule=rule, rng=rng or Random(), group=group, by_address=by_address, concurrency=concurrency

@@ -131,5 +131,8 @@ class MemoryStore:
     def at_work(self, fingerprint: int) -> None:
         pass
 
+    def stays_at_work(self) -> Callable[[], None]:
+        return lambda: None
+
     def forget_deaths(self, fingerprint: int) -> None:
         pass
