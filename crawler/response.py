@@ -7,7 +7,6 @@ import contextlib
 import copy
 import os.path
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +18,7 @@ from crawler import url as urls
 from crawler.directives import Directives, Reader
 from crawler.file_names import name_of
 from crawler.links import Links, Patterns
+from crawler.references import attribute_of, reference_of, references_of
 from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
 
@@ -38,7 +38,6 @@ __all__ = ["Response", "SavedFile"]
 
 _BASE_ELEMENT = re.compile(rb"<base", re.IGNORECASE).search
 _NOBODY = Reader()
-_LINK_ATTRIBUTES = {"a": "href", "area": "href", "link": "href", "base": "href"}
 
 
 class SavedFile(msgspec.Struct, frozen=True):
@@ -343,7 +342,7 @@ class Response:
         """A `Request` for one link: a reference, or the selector of an element that has one (`a`, `link`, `img`,
         ...). On a page that asks for its links not to be followed, one that the crawl does not take
         (`politeness.obey_nofollow`)."""
-        reference = ref if isinstance(ref, str) else _reference(ref)
+        reference = ref if isinstance(ref, str) else reference_of(ref)
         if reference is None:
             raise ValueError(f"{ref!r} has no href or src to follow")
         return (Request if self._are_links_followed else Unfollowed)(self.urljoin(reference), callback, **request)
@@ -367,7 +366,7 @@ class Response:
         """
         if css is not None:
             links = css
-        references = self._references(links) if isinstance(links, str) else _all_references(links)
+        references = self._references(links) if isinstance(links, str) else references_of(links)
         followed = self._are_links_followed
         return Links(self.base_url, references, callback, allow=allow, deny=deny, options=request, followed=followed)
 
@@ -378,9 +377,9 @@ class Response:
     def _references(self, query: str) -> list[str]:
         if "::" in query:
             return [text for text in self.css(query).getall() if text]
-        attribute = _attribute_of(query)
+        attribute = attribute_of(query)
         if attribute is None:
-            return _all_references(self.html.css(query))
+            return references_of(self.html.css(query))
         nodes = self._with_base(query) if self._base_url is None else self.html.css(query)
         return [reference for node in nodes if (reference := node.attrs.get(attribute)) is not None]
 
@@ -453,22 +452,6 @@ class Response:
         return f"<Response {self.status} {urls.redact(self.url)}>"
 
 
-_WORDS = re.compile(r"[\w\s.#>+~,\[\]-]+")
-_TYPE = re.compile(r"[a-z]+(?![\w-])")
-
-
-@lru_cache(maxsize=256)
-def _attribute_of(query: str) -> str | None:
-    """Where all elements that this query finds have their address, if its words tell without asking each: mostly the
-    query ends in `a`."""
-    if not _WORDS.fullmatch(query):
-        return None
-    subjects = [re.split(r"[\s>+~]+", part.strip())[-1] for part in query.split(",")]
-    types = [_TYPE.match(subject) for subject in subjects]
-    found = {"" if type is None else _LINK_ATTRIBUTES.get(type[0], "src") for type in types}
-    return None if "" in found or len(found) > 1 else found.pop()
-
-
 def _as_morsels(lines: Iterable[str]) -> SimpleCookie:
     from http.cookies import CookieError, Morsel, SimpleCookie
 
@@ -485,20 +468,3 @@ def _as_morsels(lines: Iterable[str]) -> SimpleCookie:
                     morsel[key.strip()] = given.strip() if equals else True
             dict.__setitem__(cookies, morsel.key, morsel)
     return cookies
-
-
-def _reference(node: Any) -> str | None:
-    """The address an element points to: `href` of links, else `src`; the text of an attribute selector itself."""
-    if isinstance(node, str):
-        return node
-    if isinstance(node, Selector):
-        if isinstance(node.root, str):
-            return node.root
-        node = node.root
-    attributes = node.attributes
-    found = attributes.get(_LINK_ATTRIBUTES.get(node.tag, "src"))
-    return found if isinstance(found, str) else None
-
-
-def _all_references(nodes: Iterable[Any]) -> list[str]:
-    return [reference for node in nodes if (reference := _reference(node)) is not None]

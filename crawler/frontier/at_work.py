@@ -18,10 +18,10 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["AtWork", "Death"]
+__all__ = ["AtWork", "Death", "Deaths"]
 
 _THREADS = 4
 _NOTE = struct.Struct(f"={2 + _THREADS}Q")
@@ -99,3 +99,31 @@ def _nothing() -> None:
 
 def _nowhere() -> memoryview:
     return memoryview(bytearray(_NOTE.size)).cast("Q")
+
+
+class Deaths(dict[int, int]):
+    """How often the process died of a page, by its fingerprint. Rows of the job: `get` and `put` are its values',
+    `rows` what it has of them so far."""
+
+    def __init__(
+        self,
+        rows: Iterable[tuple[str, bytes]],
+        get: Callable[[str], bytes | None],
+        put: Callable[[str, bytes | None], None],
+    ) -> None:
+        super().__init__((int(key.removeprefix("death/"), 16), int(value)) for key, value in rows)
+        self._get = get
+        self._put = put
+
+    def count(self, death: Death | None) -> None:
+        """Each who was at work has died once more, unless that death was counted before."""
+        if death is None or self._get("life") == b"%d" % death.life:
+            return
+        self._put("life", b"%d" % death.life)
+        for fingerprint in death.fingerprints:
+            self[fingerprint] = self.get(fingerprint, 0) + 1
+            self._put(f"death/{fingerprint:016x}", b"%d" % self[fingerprint])
+
+    def forget(self, fingerprint: int) -> None:
+        if self.pop(fingerprint, None):
+            self._put(f"death/{fingerprint:016x}", None)

@@ -23,7 +23,7 @@ import msgspec
 
 from crawler import crash
 from crawler.errors import EngineUnavailable, JobDamaged
-from crawler.frontier.at_work import AtWork
+from crawler.frontier.at_work import AtWork, Deaths
 from crawler.frontier.layout import (
     FINGERPRINT,
     FORMAT,
@@ -76,7 +76,7 @@ class DiskStore:
 
     def __init__(self, path: Path, *, window: int = 32, map_size: int = _MAP_SIZE) -> None:
         self.window = window
-        self.deaths: dict[int, int] = {}
+        self.deaths: Deaths
         self._path = path
         self._map_size = map_size
         self._snapshots = Snapshots(path)
@@ -147,7 +147,8 @@ class DiskStore:
             crash.point("recovery_opened")
             if self._txn.get(b"format", db=self._values) is None:
                 self._txn.put(b"format", b"%d" % FORMAT, db=self._values)
-            self._count_death()
+            self.deaths = Deaths(self.rows("death/"), self.get_value, self._put_value)
+            self.deaths.count(self._at_work.last())
             self._load_seen_sum()
             return [self._name(host) for host in self._waiting_hosts()]
 
@@ -182,17 +183,6 @@ class DiskStore:
         self._txn = self._env.begin(write=True)
         self._known = self._txn.cursor(db=self._seen)
         self._new = 0
-
-    def _count_death(self) -> None:
-        """Each whose code was running when the last process died has one death more."""
-        self.deaths = {int(key[6:], 16): int(value) for key, value in self.rows("death/")}
-        death = self._at_work.last()
-        if death is None or self.get_value("life") == b"%d" % death.life:
-            return
-        self._put_value("life", b"%d" % death.life)
-        for fingerprint in death.fingerprints:
-            self.deaths[fingerprint] = self.deaths.get(fingerprint, 0) + 1
-            self._put_value(f"death/{fingerprint:016x}", b"%d" % self.deaths[fingerprint])
 
     def _load_seen_sum(self) -> None:
         saved = self.get_value("seen")
@@ -288,8 +278,7 @@ class DiskStore:
         return int(self._env.info()["last_pgno"])
 
     def forget_deaths(self, fingerprint: int) -> None:
-        if self.deaths.pop(fingerprint, None):
-            self._put_value(f"death/{fingerprint:016x}", None)
+        self.deaths.forget(fingerprint)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
