@@ -159,12 +159,9 @@ def _deadlines() -> None:
 
 
 def _html() -> None:
-    from selectolax.lexbor import LexborHTMLParser
-
     from crawler.response import Response
 
-    _set(Response, is_dear=property(lambda self: False))
-    _replace("crawler.nesting", "parse", lambda markup, *others, **options: LexborHTMLParser(markup))
+    _set(Response, is_dear=property(lambda self: False), _is_plain=lambda self: True)
 
 
 def _poison() -> None:
@@ -211,7 +208,7 @@ GUARDS = {
     "wire": Guard("bytes beside the body, interim answers, what comes unasked", _wire, "crawler.download.wire"),
     "bodies": Guard("limit of a body, decoding in steps, bodies that were cut", _bodies, "crawler.download.body"),
     "deadlines": Guard("total, idle and least speed of an exchange", _deadlines, "crawler.download.deadlines"),
-    "html": Guard("pages that would take long to parse", _html, "crawler.nesting"),
+    "html": Guard("pages that would take long to parse", _html, "crawler.markup"),
     "poison": Guard("whose code was running when the process died", _poison, "crawler.steps"),
     "callbacks": Guard("time of async callbacks", _callbacks, "crawler.callback_time"),
     "watchdog": Guard("who holds up the loop", _watchdog, "crawler.watchdog"),

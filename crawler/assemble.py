@@ -36,6 +36,7 @@ from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
 from crawler.outputs import Outputs
+from crawler.parsing import Parsing
 from crawler.passage import Passage
 from crawler.places import Places
 from crawler.politeness import HostRule
@@ -194,10 +195,11 @@ class Crawl:
         fetcher = await stack.enter_async_context(downloader)
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
-        self.engine = self._build(frontier, fetcher, Fingerprinter(key))
+        parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
+        self.engine = self._build(frontier, fetcher, parsing, Fingerprinter(key))
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
 
-    def _build(self, frontier: LocalFrontier, fetcher: Fetcher, fingerprint: Fingerprinter) -> Engine:
+    def _build(self, frontier: LocalFrontier, fetcher: Fetcher, parsing: Parsing, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""
         context = self._context(frontier, fetcher)
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
@@ -226,9 +228,14 @@ class Crawl:
             relieve=epochs.relieve,
         )
         places = Places(context)
-        fetch = None if refresh is None else refresh.fetch
         exchange = Exchange(
-            context, robots=robots, places=places, bounds=bounds, is_known=collector.is_known, fetch=fetch
+            context,
+            robots=robots,
+            places=places,
+            bounds=bounds,
+            parsing=parsing,
+            is_known=collector.is_known,
+            fetch=None if refresh is None else refresh.fetch,
         )
         exchange.on_pause = epochs.hurry
         inline = Inline(context, exchange, places)

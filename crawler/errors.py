@@ -211,7 +211,7 @@ class ProtocolError(FetchError):
 class BodyError(FetchError):
     """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: unknown or broken coding),
     `body_range` (final: the answer to a Range request was another range), `html_too_complex` (final: parsing it would
-    take many times longer than a page of its size does), `parse_timeout` (final)."""
+    take many times longer than a page of its size does), `parse_timeout` (final), `parse_failed`."""
 
     reason = "body"
 

@@ -13,7 +13,6 @@ from crawler import url as urls
 from crawler.directives import Reader
 from crawler.errors import BlockedError, ConnectError, FetchError
 from crawler.fate import REFUSALS
-from crawler.parsing import Parsing
 from crawler.politeness import Answer, Circuit
 from crawler.redirect import next_request
 from crawler.robots import product_token
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from crawler.bounds import Bounds
     from crawler.context import Context
     from crawler.contracts import Fetch, Middleware, RobotsRules
+    from crawler.parsing import Parsing
     from crawler.places import Places
     from crawler.politeness import Controller
     from crawler.request import Request
@@ -53,6 +53,7 @@ class Exchange:
         robots: RobotsRules,
         places: Places,
         bounds: Bounds,
+        parsing: Parsing,
         is_known: Callable[[Request], bool] = lambda hop: False,
         fetch: Fetch | None = None,
     ) -> None:
@@ -67,7 +68,7 @@ class Exchange:
         self._robots = robots
         self._places = places
         self._bounds = bounds
-        self._parsing = Parsing(context.frontier.stays_at_work)
+        self._parsing = parsing
         agent = product_token(context.settings.http.user_agent)
         self._reader = Reader(agent, lambda host: self._rule(host).obey_nofollow, self._clock.now)
         self._fetch: Fetch = context.fetcher.fetch

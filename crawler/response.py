@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from crawler import directives, nesting
+from crawler import directives
 from crawler import encoding as encodings
 from crawler import url as urls
 from crawler.directives import Directives, Reader
+from crawler.errors import BodyError
 from crawler.file_names import name_of
 from crawler.links import Links, Patterns
+from crawler.markup import is_plain, is_small
 from crawler.references import attribute_of, reference_of, references_of
 from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
@@ -205,8 +207,9 @@ class Response:
         codec = name if name in encodings.CODECS else encodings.label_to_codec(name)
         if codec is None:
             raise ValueError(f"{name!r} is not an encoding of the WHATWG Encoding Standard")
+        if not {codec, self.encoding} <= encodings.ASCII_BASED:  # else its tags are where they were
+            self._plain = None
         self._encoding, self._text, self._html, self._selector = codec, None, None, None
-        self._plain = None
 
     @property
     def text(self) -> str:
@@ -230,34 +233,47 @@ class Response:
     def html(self) -> LexborHTMLParser:
         """The selectolax tree, parsed at most once.
 
-        Raises `BodyError` with reason `html_too_complex` for what would take many times longer than a page of its size
-        does. Of pages that came as HTML nobody sees one of those, and large ones are parsed by now."""
+        Of a page that came as HTML or XML, and would take long to parse, it is there already. Raises `BodyError` with
+        reason `html_too_complex` for one that came as something else and cannot be parsed at once."""
         if self._html is None:
+            if self._reader is not _NOBODY and not self._is_plain():
+                kind = self.headers.get("Content-Type", "")
+                raise BodyError(
+                    f"{urls.redact(self.url)} came as {kind[:80]!r}, and is too complex to be parsed as HTML at once",
+                    reason="html_too_complex",
+                    retryable=False,
+                )
             self.prepare()
         assert self._html is not None
         return self._html
 
     @property
     def is_dear(self) -> bool:
-        """Whether it came as HTML and parsing may take long, because of what it is or how much. Then `prepare` may be
-        called in a thread; `html` is as quick as ever after it."""
-        kind = self.headers.get("Content-Type", "")
-        if self._html is not None or self._plain is self.body or self.content is not None or "html" not in kind.lower():
+        """Whether it came as HTML or XML and parsing may take long, because of what it is or how much. Then its
+        `markup` is to be tried, and `prepare` called in a thread."""
+        if self._html is not None or self.content is not None or self._plain is self.body:
             return False
+        kind = self.headers.get("Content-Type", "html").lower()
+        return ("html" in kind or "xml" in kind) and not self._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Whether the body is known to be fit for the parser, or is so plain that it is."""
         body = self.body
-        if not nesting.is_small(body):
-            if len(body) > nesting.LONG_BYTES:
-                return True
-            if not nesting.is_plain(body if self.encoding in encodings.ASCII_BASED else self._markup()):
-                return True
-        self._plain = body  # a middleware may put another one there
-        return False
+        if self._plain is body:  # a middleware may have put another one there
+            return True
+        is_fit = is_small(body) or is_plain(body if self.encoding in encodings.ASCII_BASED else self.markup())
+        if is_fit:
+            self._plain = body
+        return is_fit
 
     def prepare(self) -> None:
-        """Parse now. Raises `BodyError` as `html` does."""
-        self._html = nesting.parse(self._markup(), urls.redact(self.url), known=self._plain is self.body)
+        """Parse now, whatever it takes."""
+        from selectolax.lexbor import LexborHTMLParser
 
-    def _markup(self) -> bytes:
+        self._html = LexborHTMLParser(self.body if self._is_clean_utf8() else self.text)
+        self._plain = self.body
+
+    def markup(self) -> bytes:
         """What the parser reads: UTF-8."""
         return self.body if self._is_clean_utf8() else self.text.encode("utf-8", "replace")
 
