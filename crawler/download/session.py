@@ -105,7 +105,7 @@ class Downloader:
                 json_serialize=self._dumps,
                 trace_configs=self._trace_configs,
                 on_open=self._opened,
-                lost_seconds=self._lost,
+                lost_since=self._lost.since,
             )
             self._ways = await stack.enter_async_context(ways)
             self._plain = PlainGets(
