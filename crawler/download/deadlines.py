@@ -71,6 +71,7 @@ class LostTime:
             return
         loop, limit = self._loop, asyncio.timeout(None)
         began = loop.time()
+        timer: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal timer
