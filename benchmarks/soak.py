@@ -219,6 +219,12 @@ def growth(values: list[int]) -> float:
     return slope * (len(half) - 1) / statistics.mean(half)
 
 
+def quarters(values: list[int]) -> list[str]:
+    """The mean of each: a level that is reached shows in the last ones."""
+    size = max(1, len(values) // 4)
+    return [f"{statistics.mean(values[start : start + size] or [0]):>10.0f}" for start in range(0, 4 * size, size)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -233,7 +239,7 @@ def main() -> int:
     columns = {name: [getattr(sample, name) for sample in done.samples] for name in Sample._fields}
     for name, values in {**columns, "tasks": done.tasks}.items():
         rise = growth(values)
-        print(f"{name:<14} {min(values, default=0):>8} to {max(values, default=0):>8}  {rise:+.1%} in the second half")
+        print(f"{name:<14} {' '.join(quarters(values))}  {rise:+.1%} in the second half")
         if rise > MOST_GROWTH:
             problems.append(f"{name} grows")
     print("\n".join(problems) or "nothing was lost, came twice, or grew")

@@ -81,7 +81,8 @@ class Collector:
         self._passage = passage
         self._refusals = refusals
         self._relieve = relieve
-        self._is_whole = not context.settings.crawl.partial_pages
+        self.is_whole = not context.settings.crawl.partial_pages
+        """A page counts as a whole or not at all: call `settle` when its callback came to its end."""
         self._output_limit = context.settings.crawl.output_limit
         self._reaching: dict[int, asyncio.Task[Any] | None] = {}
         self._known: set[str] = set()
@@ -165,13 +166,11 @@ class Collector:
                 "a callback gives items (dict, dataclass, attrs, pydantic, msgspec), requests, what follow_all "
                 "returns, a list or generator of those, or None"
             )
-        if len(page.entries) >= _ENTRIES_AT_ONCE and not (self._is_whole and page.lease is not None):
+        if len(page.entries) >= _ENTRIES_AT_ONCE and not (self.is_whole and page.lease is not None):
             await self._relieve(page)
 
     async def settle(self, page: Page) -> None:
         """The callback came to its end: what waited for that (`crawl.partial_pages`) counts."""
-        if not self._is_whole:
-            return
         await self._passage.deliver(page)
         entries = page.entries
         for start in range(0, len(entries) - _ENTRIES_AT_ONCE, _ENTRIES_AT_ONCE):
@@ -181,7 +180,7 @@ class Collector:
 
     def retract(self, page: Page) -> None:
         """The callback failed: where a page counts as a whole or not at all, nothing that it gave does."""
-        if self._is_whole:
+        if self.is_whole:
             page.retract()
 
     def _count(self, page: Page, callback: str) -> None:

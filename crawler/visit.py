@@ -285,7 +285,8 @@ class Visits:
             response.changed, page.unchanged = False, True
         try:
             await self._collector.run(page, callback_of(self._spider, name), response, request.cb_kwargs, seconds)
-            await self._collector.settle(page)
+            if self._collector.is_whole:
+                await self._collector.settle(page)
             if page.failures:  # of its items
                 page.invalidate()
         except EngineUnavailable:
@@ -332,7 +333,8 @@ class Visits:
         seconds = self._settings.crawl.callback_timeout_seconds or None
         try:
             await self._collector.run(page, callback_of(self._spider, name), failure, {}, seconds)
-            await self._collector.settle(page)
+            if self._collector.is_whole:
+                await self._collector.settle(page)
         except EngineUnavailable:
             raise
         except Exception:

@@ -110,8 +110,8 @@ class FreshConnections(aiohttp.BaseConnector):
         self._clock = clock
         self.on_open: Callable[[str, int | None], None] = lambda host, port: None
         """A connection to this host is there, after a while: what it is for goes out now."""
-        self.lost_seconds: Callable[[], float] = lambda: 0.0
-        """For how long the loop was held up so far (`lost_time.LostTime`)."""
+        self.lost_since: Callable[[float], float] = lambda moment: 0.0
+        """For how long the loop was held up since then (`lost_time.LostTime`)."""
         self._opened: weakref.WeakKeyDictionary[ResponseHandler, _Opened] = weakref.WeakKeyDictionary()
 
     async def connect(
@@ -122,7 +122,13 @@ class FreshConnections(aiohttp.BaseConnector):
     ) -> Connection:
         """As aiohttp's session calls it for every request: a connection from the pool, or a new one."""
         while True:
-            connection = await self._connect(req, traces, timeout)
+            began = self._loop.time()
+            try:
+                connection = await super().connect(req, traces, timeout)
+            except TimeoutError:
+                if self._is_the_hosts(began, timeout.connect or 0.0):
+                    raise
+                continue  # once more: nothing was sent yet
             protocol = connection.protocol
             assert protocol is not None
             opened = self._opened.get(protocol)
@@ -146,21 +152,10 @@ class FreshConnections(aiohttp.BaseConnector):
             protocol.rest()
         super()._release(key, protocol, should_close=should_close)
 
-    async def _connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> Connection:
-        """Once more where the time was not the host's but the loop's, which somebody held up: nothing was sent yet."""
-        while True:
-            began, lost = self._loop.time(), self.lost_seconds()
-            try:
-                return await super().connect(req, traces, timeout)
-            except TimeoutError:
-                lost = self.lost_seconds() - lost
-                if not lost or self._loop.time() - began - lost >= (timeout.connect or 0.0):
-                    raise
+    def _is_the_hosts(self, began: float, limit_seconds: float) -> bool:
+        """The time that is over, rather than the loop's, which somebody held up."""
+        lost = self.lost_since(began)
+        return not lost or self._loop.time() - began - lost >= limit_seconds
 
     def peer(self, protocol: ResponseHandler) -> str | None:
         """The IP address at the other end; None for a Unix socket."""

@@ -111,7 +111,7 @@ class Downloader:
                 json_serialize=self._dumps,
                 trace_configs=self._trace_configs,
                 on_open=self._opened,
-                lost_seconds=self._lost,
+                lost_since=self._lost.since,
             )
             self._ways = await stack.enter_async_context(ways)
             least_speed = Speed(settings.http.min_bytes_per_second, settings.http.min_speed_seconds)

@@ -80,7 +80,7 @@ class Ways:
         json_serialize: Callable[[Any], str],
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_open: Callable[[str, int | None], None] = lambda host, port: None,
-        lost_seconds: Callable[[], float] = lambda: 0.0,
+        lost_since: Callable[[float], float] = lambda moment: 0.0,
     ) -> None:
         self._http = settings.http
         self._guard = guard
@@ -92,7 +92,7 @@ class Ways:
         self._json_serialize = json_serialize
         self._trace_configs = list(trace_configs)
         self._on_open = on_open
-        self._lost_seconds = lost_seconds
+        self._lost_since = lost_since
         self._connectors: dict[str, FreshConnections] = {}
         self._sessions: dict[tuple[str, bool], aiohttp.ClientSession] = {}
 
@@ -168,7 +168,7 @@ class Ways:
 
             connector = make_socks_connector(way, tls=self._tls, local_address=http.local_address, **times)
         connector.on_open = self._on_open
-        connector.lost_seconds = self._lost_seconds
+        connector.lost_since = self._lost_since
         self._connectors[way] = connector
         return connector
 
