@@ -82,7 +82,8 @@ async def test_after_a_crawl_in_which_everything_happens_the_numbers_add_up(limi
     assert run.reason == stats["reason"] == ("page_limit" if limit else "finished")
     assert stats["added"] == stats["done"] + stats["failed"] + stats["dropped"] + stats["waiting"]
     assert bool(stats["waiting"]) == bool(limit)
-    assert stats["requests"] == asked
+    # Where a used connection turns out to be closed, the same request goes over a new one: the site may see both.
+    assert asked - chaos.counts["reset"] - len(site.requests("/dies")) <= stats["requests"] <= asked
     assert stats["responses"] == sum(stats["status"].values()) <= stats["requests"]
     assert stats["errors"] == sum(count for reason, count in stats["failures"].items() if reason not in OURS)
     written = (tmp_path / "out.jsonl").read_text().splitlines()
