@@ -177,6 +177,9 @@ def _repeated(kind: Any, what: Any, state: Any, found: list[str]) -> list[list[_
     return [[_Part(eats, is_run=True, may_be_empty=least == 0, keeps=keeps, can_fail=least > 0)]]
 
 
+_AROUND = (_constants.SUBPATTERN, _constants.MAX_REPEAT, _constants.MIN_REPEAT)
+
+
 def _has_choice(items: Any, state: Any) -> bool:
     """Whether two alternatives anywhere in it can begin with the same character."""
     for kind, what in items:
@@ -186,9 +189,8 @@ def _has_choice(items: Any, state: Any) -> bool:
                 return True
             if any(_has_choice(branch, state) for branch in what[1]):
                 return True
-        elif kind in (_constants.SUBPATTERN, _constants.MAX_REPEAT, _constants.MIN_REPEAT):
-            if _has_choice(what[-1], state):
-                return True
+        elif kind in _AROUND and _has_choice(what[-1], state):
+            return True
     return False
 
 
