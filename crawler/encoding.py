@@ -25,12 +25,12 @@ import codecs
 import re
 from contextlib import suppress
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ASCII_BASED", "CODECS", "charset_from_content_type", "decode", "detect", "label_to_codec"]
+__all__ = ["ASCII_BASED", "CODECS", "charset_from_content_type", "decode", "detect", "label_to_codec", "query_in"]
 
 # Encoding Standard, section 4.2, by the name of the Python codec that decodes it. GBK is decoded by gb18030's decoder,
 # iso-8859-8-i differs from -8 in direction only; Big5, Shift_JIS and EUC-KR mean Hong Kong's and Microsoft's supersets.
@@ -141,6 +141,33 @@ def decode(body: bytes, encoding: str) -> str:
     return text.removeprefix("\ufeff")
 
 
+def query_in(text: str, encoding: str) -> str:
+    """The query of a link on a page in `encoding` (one of `CODECS`), in ASCII, as browsers send it: each character in
+    the page's own encoding and then percent-encoded, one that the encoding lacks as `&#NNN;` (URL Standard, section
+    1.3, "percent-encode after encoding"). UTF-16 is not sent (Encoding Standard, "get an output encoding"). `text` has
+    no lone surrogates."""
+    codec = "utf-8" if encoding.startswith("utf-16") else encoding
+    if codec in _MULTIBYTE:
+        octets = text.encode(codec, _LACKING)
+    else:
+        octets = codecs.charmap_encode(text, _LACKING, _octets(codec))[0]
+    return octets.decode("latin-1").translate(_QUERY)
+
+
+# The "special-query percent-encode set" of the URL Standard, and all that is not ASCII.
+_QUERY: Final = {octet: f"%{octet:02X}" for octet in (*range(0x21), *b"\"#'<>", *range(0x7F, 0x100))}
+_LACKING: Final = "crawler.query"
+
+
+def _as_reference(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(f"%26%23{ord(character)}%3B" for character in lacking), error.end
+
+
+codecs.register_error(_LACKING, _as_reference)
+
+
 def label_to_codec(label: str) -> str | None:
     """The Python codec for a label of the Encoding Standard, None for any other name.
 
@@ -210,6 +237,11 @@ def _table(codec: str) -> str:
     for byte, character in _NEWER.get(codec, {}).items():
         characters[byte] = character
     return "".join(characters)
+
+
+@cache
+def _octets(codec: str) -> Any:  # an `EncodingMap`, which has no name in Python
+    return codecs.charmap_build(_table(codec))
 
 
 # -- prescan (HTML Standard 13.2.3.2) ---------------------------------------------------------------------------------

@@ -24,10 +24,11 @@ class Links:
     """The links of one page on their way to the frontier.
 
     `urls()` gives the absolute http(s) URLs, each once, in document order; iterating gives a `Request` for each.
-    `followed=False`: their page asks for them not to be followed, so the crawl takes none of them.
+    `followed=False`: their page asks for them not to be followed, so the crawl takes none of them. `encoding` is that
+    of the page, in which their queries are sent.
     """
 
-    __slots__ = ("_accepted", "_base", "_references", "_template", "_urls")
+    __slots__ = ("_accepted", "_base", "_encoding", "_references", "_template", "_urls")
 
     def __init__(
         self,
@@ -39,8 +40,9 @@ class Links:
         deny: Patterns = (),
         options: Mapping[str, Any] | None = None,
         followed: bool = True,
+        encoding: str = "utf-8",
     ) -> None:
-        self._base = base
+        self._base, self._encoding = base, encoding
         self._references = references
         self._accepted = _filter(_compiled(allow), _compiled(deny)) if allow or deny else None
         self._template = (Request if followed else Unfollowed)(base, callback, **(options or {}))
@@ -50,7 +52,7 @@ class Links:
     def of(cls, urls: list[str], template: Request) -> Links:
         """Links that were resolved before: absolute, normalised, each once. They become copies of `template`."""
         links = cls.__new__(cls)
-        links._base, links._references, links._accepted = template.url, urls, None
+        links._base, links._encoding, links._references, links._accepted = template.url, "utf-8", urls, None
         links._template, links._urls = template, urls
         return links
 
@@ -82,7 +84,7 @@ class Links:
         references = dict.fromkeys([reference.partition("#")[0] for reference in dict.fromkeys(self._references)])
         if "" in references and "" not in self._references:
             del references[""]  # fragments of this page
-        found = dict.fromkeys(urls.Joiner(self._base).many(references))
+        found = dict.fromkeys(urls.Joiner(self._base, self._encoding).many(references))
         accepted = self._accepted
         if accepted is None:
             return [url for url in found if url is not None]

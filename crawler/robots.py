@@ -271,20 +271,26 @@ def _is_anyone(value: bytes) -> bool:
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986, 2.3
 # Unreserved and reserved characters, less the two with a meaning here and the two that cannot stand in a path.
 _PLAIN: Final = bytes(_UNRESERVED) + b":/?[]@!&'()+,;="
-_ODD = re.compile(b"%[0-9A-Fa-f]{2}|[^" + re.escape(_PLAIN) + b"]")
+_ENCODED: Final = {octet: f"%{octet:02X}" for octet in range(256) if octet not in _PLAIN and octet != ord("%")}
+_ESCAPE = re.compile(b"%(?:[0-9A-Fa-f]{2})?")
 _TARGET = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*+://)?+[^/?#]*+([^#]*+)").match
 
 
 def _spelled(octets: bytes) -> bytes:
     """The one spelling of a path in which equal means equal: percent-encoded what is neither reserved nor unreserved,
     and `*` and `$`; decoded what is encoded and unreserved; upper-case hex digits."""
-    return _ODD.sub(_respell, octets) if octets.translate(None, _PLAIN) else octets
+    odd = octets.translate(None, _PLAIN)
+    if not odd:
+        return octets
+    if odd.strip(b"%"):  # a table of single octets: one call, where a pattern would ask for each
+        octets = octets.decode("latin-1").translate(_ENCODED).encode("ascii")
+    return _ESCAPE.sub(_respell, octets) if b"%" in odd else octets
 
 
 def _respell(found: re.Match[bytes]) -> bytes:
     octets = found[0]
     if len(octets) == 1:
-        return b"%%%02X" % ord(octets)
+        return b"%25"
     octet = int(octets[1:], 16)
     return bytes((octet,)) if octet in _UNRESERVED else octets.upper()
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from can_ada import parse as _parse_quickly
 
+from crawler.encoding import query_in
 from crawler.errors import InvalidURL
 from crawler.redaction import redact, redact_refused
 
@@ -185,7 +186,7 @@ _NEW: Final = object()
 
 
 @lru_cache(maxsize=_FOLDERS)
-def _joined_in(folder: str) -> dict[str, str | None]:
+def _joined_in(folder: str, encoding: str) -> dict[str, str | None]:
     """What references on the pages of this folder came to: the pages of a site link to the same places again and
     again, in the same words."""
     return {}
@@ -195,12 +196,14 @@ class Joiner:
     """Resolves the links of one page: `joiner(ref)` is `join(base, ref)`, but quick; `joiner.many` is quickest, since
     it remembers what the pages of one folder have in common.
 
-    `base`: an absolute http(s) URL, normalised or not. Raises `InvalidURL` for another.
+    `base`: an absolute http(s) URL, normalised or not. Raises `InvalidURL` for another. `encoding` is the page's, one
+    of `encoding.CODECS`, in which browsers send what stands behind the `?` of a link; all else is sent in UTF-8.
     """
 
-    __slots__ = ("_directory", "_page", "_resource", "_root", "_root_slash", "_scheme")
+    __slots__ = ("_directory", "_encoding", "_page", "_resource", "_root", "_root_slash", "_scheme")
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, encoding: str = "utf-8") -> None:
+        self._encoding: Final = encoding
         self._page: Final = normalize(base)
         self._scheme: Final = self._page[: self._page.index(":")]
         self._resource: Final = self._page.partition("?")[0]
@@ -237,7 +240,7 @@ class Joiner:
     def many(self, refs: Iterable[str]) -> list[str | None]:
         """`join` for each, in their order."""
         join = self.join  # on CPython 3.11 a call of the object costs four calls of a method
-        joined = _joined_in(self._directory)
+        joined = _joined_in(self._directory, self._encoding)
         found: list[str | None] = []
         for ref in refs:
             url: Any = joined.get(ref, _NEW)
@@ -254,6 +257,8 @@ class Joiner:
 
     def _parsed(self, ref: str) -> str | None:
         """The "scheme", "relative" and "relative slash" states of the Standard, for a special base."""
+        if self._encoding != "utf-8" and "?" in ref and not ref.isascii():
+            ref = self._with_query(ref)
         if ref.startswith(_HTTP):
             return _parse(ref)
         text = _cleaned(ref)
@@ -276,17 +281,23 @@ class Joiner:
             return _parse_below(self._root + text)
         return _parse(f"{self._scheme}:{text}")
 
+    def _with_query(self, ref: str) -> str:
+        """With the query in the encoding of the page; a fragment is not sent."""
+        resource, mark, query = well_formed(_cleaned(ref)).partition("#")[0].partition("?")
+        return resource + mark + query_in(query, self._encoding)
+
     def __repr__(self) -> str:
         return f"Joiner({redact(self._page)!r})"
 
 
-def join(base: str, ref: str) -> str | None:
+def join(base: str, ref: str, encoding: str = "utf-8") -> str | None:
     """`ref` as a link on the page `base`: an absolute, normalised http(s) URL without fragment.
 
     None where `ref` is invalid or leads elsewhere (`mailto:`, `javascript:`, `data:`, `tel:`, ...); a reference to the
-    same document gives `base` without its fragment. Raises `InvalidURL` when `base` is not an http(s) URL.
+    same document gives `base` without its fragment. Raises `InvalidURL` when `base` is not an http(s) URL. `encoding`:
+    as for `Joiner`.
     """
-    return Joiner(base)(ref)
+    return Joiner(base, encoding)(ref)
 
 
 def join_as_written(base: str, ref: str) -> str | None:

@@ -37,7 +37,7 @@ def test_what_is_remembered_of_a_folder_is_bounded(monkeypatch: pytest.MonkeyPat
     joiner = urls.Joiner("http://bounded.test/")
     for number in range(100):
         assert joiner.many([f"{number}", "same"]) == [f"http://bounded.test/{number}", "http://bounded.test/same"]
-        assert len(urls._joined_in("http://bounded.test/")) <= 11
+        assert len(urls._joined_in("http://bounded.test/", "utf-8")) <= 11
 
 
 def test_links_that_differ_in_the_fragment_alone_are_one() -> None:

@@ -126,7 +126,7 @@ class LinkExtractor:
         return self._accepted[urls.normalize(url)]
 
     def _links(self, response: Response, *, with_text: bool) -> Iterator[Link]:
-        join = urls.Joiner(response.base_url).join
+        join = urls.Joiner(response.base_url, response.encoding).join
         seen: set[str] = set()
         for element in self._elements(response):
             attributes = element.attributes
