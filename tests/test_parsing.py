@@ -7,16 +7,20 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bombs import BOMBS
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from crawler import Response, Spider
+from crawler import Request, Response, Spider
 from crawler.directives import Reader
 from crawler.errors import BodyError
 from crawler.parsing import Parsing
 from crawler.testing import LocalSite, fake_response, run_spider
+
+if TYPE_CHECKING:
+    from crawler.contracts import Fetch
 
 pytestmark = pytest.mark.hostile("S42")
 SIZES = (30_000, 100_000, 300_000)
@@ -122,6 +126,57 @@ async def test_a_crawl_gives_up_the_page_and_goes_on_whatever_way_it_came() -> N
     assert {"inline": "html_too_complex"} in run.items
     assert run.stats["failures"] == {"html_too_complex": 3}
     assert run.reason == "finished"
+
+
+async def test_a_page_that_a_middleware_makes_or_changes_goes_the_same_way() -> None:
+    bomb = BOMBS["div"](100_000)
+
+    async def bombing(request: Request, fetch: Fetch) -> Response:
+        if request.url.endswith("/made"):
+            html = CIMultiDictProxy(CIMultiDict({"Content-Type": "text/html"}))
+            return Response(request.url, headers=html, body=bomb)
+        response = await fetch(request)
+        response.body = bomb
+        return response
+
+    class Bombed(Spider):
+        name = "bombed"
+        site = ""
+        middlewares = (bombing,)
+
+        async def start(self) -> Any:
+            yield self.request(self.site + "/made")
+            yield self.request(self.site + "/changed")
+
+    async with LocalSite() as site:
+        site.page("/changed", "<p>small</p>")
+        run = await run_spider(Bombed, args={"site": site.url}, settings={"politeness": {"obey_robots": False}})
+    assert run.stats["failures"] == {"html_too_complex": 2}
+
+
+async def test_a_stream_is_left_alone() -> None:
+    class Streaming(Spider):
+        name = "streaming"
+        site = ""
+
+        async def start(self) -> Any:
+            yield self.request(self.site, stream=True)
+
+        async def parse(self, response: Response) -> Any:
+            assert response.content is not None
+            yield {"bytes": len(await response.content.read())}
+
+    async with LocalSite() as site:
+        site.page("/", BOMBS["div"](100_000))
+        run = await run_spider(Streaming, args={"site": site.url})
+    assert run.items == [{"bytes": 100_000}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "iso-2022-jp", "shift_jis", "gb18030", "latin-1", "utf-8"])
+def test_a_bomb_is_seen_in_any_encoding(encoding: str) -> None:
+    page = "<i x=1>" + "<b y>" * 7_000
+    response = given(page.encode(encoding), **{"Content-Type": f"text/html; charset={encoding}"})
+    assert response.is_dear
 
 
 async def test_what_came_as_something_else_is_refused_when_it_is_asked_for_as_html() -> None:
