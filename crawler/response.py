@@ -346,12 +346,13 @@ class Response:
             if _BASE_ELEMENT(self.body):  # a walk through the tree takes twice as long
                 node = self.html.css_first("base[href]")
                 href = node.attributes.get("href") if node is not None else None
-                self._base_url = (href and urls.join(self.url, href)) or self.url
+                self._base_url = (href and urls.join(self.url, href, self.encoding)) or self.url
         return self._base_url
 
     def urljoin(self, ref: str) -> str:
-        """`ref` as an absolute URL. Raises `InvalidURL` (a ValueError) when it is none that a crawler fetches."""
-        joined = urls.join(self.base_url, ref)
+        """`ref` as an absolute URL; its query is in the encoding of the page, as browsers have it. Raises `InvalidURL`
+        (a ValueError) when it is none that a crawler fetches."""
+        joined = urls.join(self.base_url, ref, self.encoding)
         return joined if joined is not None else urls.normalize(ref)
 
     def follow(self, ref: str | Selector | LexborNode, callback: Any = None, **request: Any) -> Request:
@@ -384,11 +385,14 @@ class Response:
             links = css
         references = self._references(links) if isinstance(links, str) else references_of(links)
         followed = self._are_links_followed
-        return Links(self.base_url, references, callback, allow=allow, deny=deny, options=request, followed=followed)
+        return Links(
+            self.base_url, references, callback, allow=allow, deny=deny, options=request, followed=followed,
+            encoding=self.encoding,
+        )  # fmt: skip
 
     def links(self, css: str = "a[href]") -> list[str]:
         """The absolute http(s) URLs of these elements, each once, in document order."""
-        return Links(self.base_url, self._references(css)).urls()
+        return Links(self.base_url, self._references(css), encoding=self.encoding).urls()
 
     def _references(self, query: str) -> list[str]:
         if "::" in query:

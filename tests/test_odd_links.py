@@ -3,6 +3,8 @@ browser sends, and what is written is UTF-8."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,12 @@ from crawler import url as urls
 from crawler.encoding import CODECS
 from crawler.kinds.link_extractor import LinkExtractor
 from crawler.links import Links
-from crawler.testing import fake_response
+from crawler.spider import Spider
+from crawler.testing import RawServer, fake_response, run_spider
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
 
 pytestmark = pytest.mark.hostile("R-34")
 
@@ -84,3 +91,56 @@ def test_any_link_in_any_encoding_is_a_normalised_url_or_none(encoding: str, tex
         assert found is None or urls.normalize(found) == found
         if text.isascii():
             assert found == urls.join(BASE, reference)
+
+
+# -- on the wire -------------------------------------------------------------------------------------------------------
+
+PAGES = {
+    b"/latin1": (b"iso-8859-1", b"<a href='\xe4?q=\xe5&amp;r=%e5'>x</a>"),
+    b"/sjis": (b"Shift_JIS", b"<a href='?q=\x93\xfa\x95\x5c'>x</a>"),
+    b"/broken": (b"utf-8", b"<a href='\xff?q=\xff%ff'>x</a>"),
+    b"/surrogate": (b"windows-1252", b"<a href='?q=&#xd800;&#x1f375;'>x</a>"),
+    b"/form": (b"koi8-r", b"<form action='/done'><input name=q value='\xc4'></form>"),
+}
+ASKED = {
+    b"/%C3%A4?q=%E5&r=%e5", b"/sjis?q=%93%FA%95\\", b"/%EF%BF%BD?q=%EF%BF%BD%ff",
+    b"/surrogate?q=%26%2365533%3B%26%23127861%3B", b"/done?q=%C4",
+}  # fmt: skip
+"""The path is in UTF-8 and the query in the encoding of the page; escapes stay as they are written."""
+
+
+class Follows(Spider):
+    name = "follows"
+    site = ""
+
+    async def start(self) -> Any:
+        for path in PAGES:
+            yield self.request(self.site + path.decode())
+
+    def parse(self, response: Any) -> Any:
+        yield {"text": response.text}
+        if response.css("form"):
+            yield response.form().fill(callback="done")
+        for link in response.css("a[href]"):
+            one = response.follow(link, "done")
+            reference = link.attrib["href"]
+            assert response.links() == [response.urljoin(reference)] == [one.url]
+            assert [each.url for each in response.follow_all([reference])] == [one.url]
+            yield one
+
+    def done(self, response: Any) -> Any:
+        yield {"done": response.url}
+
+
+async def test_the_bytes_of_a_request_are_those_that_a_browser_sends(tmp_path: Path) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        charset, body = PAGES.get(server.requests[-1].split()[1], (b"utf-8", b"x"))
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=%b\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % (charset, len(body)) + body)
+
+    async with RawServer(script) as server:
+        ended = await run_spider(Follows, args={"site": server.url.rstrip("/")}, output=tmp_path / "out.jsonl")
+        asked = {request.split()[1] for request in server.requests}
+    assert ended.stats.get("errors", 0) == 0
+    assert asked - PAGES.keys() - {b"/robots.txt"} == ASKED
+    assert (tmp_path / "out.jsonl").read_bytes().decode("utf-8", "strict").count("\n") == 2 * len(PAGES)
