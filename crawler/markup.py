@@ -22,16 +22,17 @@ from typing import Final
 __all__ = ["is_plain", "is_small"]
 
 # The worst shapes of such a page (tests/test_markup.py) take lexbor up to 0.1 s.
-_FEW_TAGS: Final = 600
+_FEW_TAGS: Final = 1000
+"""Half of them formatting elements, that is 250,000 opened again."""
 _MANY_TAGS: Final = 4096
+_TINY_BYTES: Final = 2048
 _SHORT_BYTES: Final = 16 * 1024
 _LONG_BYTES: Final = 1024 * 1024
 """Of text alone: 10 ms."""
-_REOPENED: Final = 100_000
-_STEP_BYTES: Final = 2048
+_REOPENED: Final = 250_000
 _SQUARES: Final = 10**8
-_SHORT_TAG_BYTES: Final = 4096
-"""Attributes of such a tag are in the processor's cache, and quicker to compare."""
+_STEP_BYTES: Final = 2048
+_LONG_STEP_BYTES: Final = 8192
 _LONGEST_TAG_BYTES: Final = 10_000
 """Of one that may still be plain: squared, it is all of `_SQUARES`."""
 
@@ -46,7 +47,7 @@ _BLANKS: Final = 16
 
 def is_small(body: bytes) -> bool:
     """Whether that is enough to know that a page is plain, in any encoding: no character is `<` where no byte is."""
-    return len(body) <= _SHORT_BYTES and body.count(b"<") <= _FEW_TAGS
+    return len(body) <= _TINY_BYTES or (len(body) <= _SHORT_BYTES and body.count(b"<") <= _FEW_TAGS)
 
 
 def is_plain(markup: bytes) -> bool:
@@ -66,10 +67,12 @@ def _has_short_tags(markup: bytes) -> bool:
 
     What stands in quotes has the opening one as the last of its kind before it, and a `=` before that. So, beginning
     outside of quotes, there is no need to look at more."""
+    # As seldom as leaves every look a tag of that length.
+    step = max(_STEP_BYTES, min(_LONG_STEP_BYTES, 2 * _SQUARES // len(markup)))
     rest, at = _SQUARES, 0
-    while len(markup) - at > _STEP_BYTES and rest >= 0:
-        end = _end(markup, at, at + _STEP_BYTES, len(markup))
-        if end - at <= _SHORT_TAG_BYTES:
+    while len(markup) - at > step and rest >= 0:
+        end = _end(markup, at, at + step, len(markup))
+        if end - at <= 2 * step:
             rest -= (end - at) ** 2 // 4
         else:
             rest -= _longest_tag(markup, at, end) ** 2
