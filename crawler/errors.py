@@ -203,15 +203,17 @@ class TimeoutError(FetchError, builtins.TimeoutError):
 
 
 class ProtocolError(FetchError):
-    """What the server sent is not HTTP as RFC 9112 has it, or it hung up. Reasons `protocol`, `disconnected`."""
+    """What the server sent is not HTTP as RFC 9112 has it, or more beside a body than a body; or it hung up. Reasons
+    `protocol`, `disconnected`."""
 
     reason = "protocol"
 
 
 class BodyError(FetchError):
-    """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: unknown or broken coding),
-    `body_range` (final: the answer to a Range request was another range), `html_too_complex` (final: parsing it would
-    take many times longer than a page of its size does), `parse_timeout` (final), `parse_failed`."""
+    """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: a content or transfer coding that is
+    unknown or broken), `body_range` (final: the answer to a Range request was another range), `html_too_complex`
+    (final: parsing it would take many times longer than a page of its size does), `parse_timeout` (final),
+    `parse_failed`."""
 
     reason = "body"
 

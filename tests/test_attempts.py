@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROBOTS_OFF = {"obey_robots": False}
+NO_MORE = {"Connection": "close"}
+"""Hung up on over a used connection, a request is sent once more over a new one, and that is no attempt."""
 
 
 def words(attempts: Any) -> str:
@@ -111,7 +113,7 @@ async def test_an_errback_gets_every_attempt_oldest_first_and_the_last_one_too()
     async with LocalSite() as site:
         site.page("/", "busy", status=503)
         site.drop("/", times=3)
-        site.page("/", "busy", status=503, times=1)
+        site.page("/", "busy", status=503, headers=NO_MORE, times=1)
         settings = {"politeness": ROBOTS_OFF, "retry": {"times": 3, "base_seconds": 10}}
         _, (failure,) = await send(Request(site.url, retry_times=4), settings=settings, clock=clock)
     assert failure.attempts == 5
@@ -315,7 +317,7 @@ async def test_an_inline_fetch_that_fails_tells_its_attempts() -> None:
 
     async with LocalSite() as site:
         site.drop("/")
-        site.page("/", "", status=503, times=1)
+        site.page("/", "", status=503, headers=NO_MORE, times=1)
         await run_spider(Inline, args={"site": site.url})
         assert len(site.paths) == 3
     first, second, last = seen[0].attempts

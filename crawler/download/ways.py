@@ -130,7 +130,8 @@ class Ways:
             **{**usual, **options},
         )
         # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request
-        # that no delay, count or limit of ours knows of. There is no public switch.
+        # that no delay, count or limit of ours knows of. There is no public switch. Ours (`session`) is for connections
+        # that were used before, and for safe methods.
         session._retry_connection = False
         return session
 

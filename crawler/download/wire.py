@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import BadStatusLine, HttpProcessingError
 
 from crawler.download.deadlines import LOOKS_PER_LIMIT
 from crawler.download.lost_time import LATE_SECONDS
@@ -78,11 +78,11 @@ class Wire(ResponseHandler):
 
     def is_stale(self, error: Exception) -> bool:
         """Whether `error`, which came instead of an answer, is that of a connection that was used before: it is closed
-        without a word, or what comes is no answer."""
+        without a word, or what comes begins like no answer."""
         if not self._was_used or self._interim:
             return False
         if isinstance(error, HttpProcessingError):
-            return True
+            return isinstance(error.__cause__, BadStatusLine)
         is_lost = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError)
         is_reset = isinstance(error, aiohttp.ClientOSError) and not isinstance(error, aiohttp.ClientConnectorError)
         return (is_lost or is_reset) and not self._received
