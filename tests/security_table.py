@@ -133,6 +133,8 @@ OPEN: dict[str, str] = {
     "R-11": "there is one worker process yet",
     "R-12": "there is one worker process yet",
     "R-13": "there is one worker process yet",
+    "R-25": "figures of a benchmark, not of a test: `make frontier`",
+    "R-39": "no test runs under a limit of memory; bounds of memory are those of R-36, S22 and `make frontier`",
     "R-42": "there is no earlier release yet",
 }
 """Rows without a test, each with its reason."""

@@ -522,6 +522,7 @@ def fastest_ms(call: Callable[[], object]) -> float:
     "rule",
     ["/path{}/", "/*session{}", "/*{}.html$", "/d{}/*/x", "/*a{}*b", "/{}$", "/*{}"],
 )
+@pytest.mark.hostile("S40")
 def test_a_check_against_40_000_rules_takes_less_than_a_millisecond(rule: str) -> None:
     body = for_us(*(f"Disallow: {rule.format(number)}" for number in range(40_000)))
     robots = Robots.parse(body, "crawler")
@@ -541,6 +542,7 @@ def test_a_check_against_40_000_rules_takes_less_than_a_millisecond(rule: str) -
     ],
     ids=["one endless wildcard", "many stars", "long near misses", "every length", "stars of every length"],
 )
+@pytest.mark.hostile("S40")
 def test_a_hostile_file_cannot_hold_the_loop(rules: list[str]) -> None:
     robots = Robots.parse(for_us(*(f"Disallow: {rule}" for rule in rules)), "crawler")
     assert fastest_ms(lambda: robots.check("/" + "a" * 2000)) < 100
@@ -558,6 +560,7 @@ def test_a_url_that_costs_too_much_to_decide_is_disallowed_by_no_rule() -> None:
 
 
 @pytest.mark.parametrize("line", ["\n", ":\n", "a b\n", "Disallow: /a*b\n", "User-agent: x\n", " " * 99 + "\n"])
+@pytest.mark.hostile("S40")
 def test_reading_takes_time_in_proportion_to_the_size(line: str) -> None:
     def reading(octets: int) -> float:
         body = "User-agent: crawler\n" + line * (octets // len(line))

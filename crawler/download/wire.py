@@ -37,9 +37,8 @@ _MOST_INTERIM: Final = 32
 _SLICE_BYTES: Final = 64 * 1024
 """Given to the parser at once until there is a head: so many bytes of informational answers take it 75 ms. Most pages
 come with their head in fewer, and are not copied."""
-_LINE_BYTES: Final = 8190
-_MOST_HEADERS: Final = 128
-"""These two are aiohttp's own defaults, of which its documentation promises nothing."""
+_LIMITS: Final = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 128}
+"""Aiohttp's own defaults, of which its documentation promises nothing."""
 
 
 class StaleConnection(aiohttp.ClientConnectionError):
@@ -67,9 +66,8 @@ class Wire(ResponseHandler):
         self._has_head = False
         self._interim = self._received = 0
         self._allowed = _BESIDE_BYTES
-        super().set_response_params(
-            **{**options, "max_line_size": _LINE_BYTES, "max_field_size": _LINE_BYTES, "max_headers": _MOST_HEADERS}
-        )
+        options.update(_LIMITS)
+        super().set_response_params(**options)
 
     def rest(self) -> None:
         """The exchange is over; until the next one nothing may come."""

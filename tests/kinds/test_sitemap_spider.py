@@ -129,6 +129,7 @@ async def test_of_an_index_the_sitemaps_to_follow_are_read(site):
     assert "/bags.xml" not in site.paths
 
 
+@pytest.mark.hostile("S41")
 async def test_indexes_are_read_three_deep_and_a_circle_ends(site, caplog):
     for level in range(1, 6):
         site.page(

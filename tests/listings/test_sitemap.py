@@ -154,6 +154,7 @@ def test_bytes_that_are_not_utf_8_spoil_one_entry_and_not_the_file():
 
 
 @pytest.mark.parametrize("form", ["<url><loc>http://a.example/{}</loc></url>\n", "http://a.example/{}\n"])
+@pytest.mark.hostile("S41")
 def test_after_50000_urls_the_rest_is_ignored(form):
     begin = urlset("").removesuffix(b"</urlset>") if form.startswith("<") else b""
     lines = (form.format(i).encode() for i in range(60_000))
@@ -163,6 +164,7 @@ def test_after_50000_urls_the_rest_is_ignored(form):
     assert reader.problem == "it has more than 50000 URLs; the rest is ignored"
 
 
+@pytest.mark.hostile("S41")
 def test_a_gibibyte_of_blanks_is_given_up_after_50_mebibytes():
     asked = 0
 
@@ -199,6 +201,7 @@ def test_a_compressed_bomb_is_given_up_after_50_mebibytes_in_bounded_memory():
     assert peak < 8_000_000
 
 
+@pytest.mark.hostile("S41")
 def test_a_large_file_takes_no_more_memory_than_a_small_one():
     entry = "<url><loc>http://a.example/{}</loc><lastmod>2024-05-06</lastmod></url>\n" + "<!-- -->" * 8
 
