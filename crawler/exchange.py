@@ -164,7 +164,10 @@ class Exchange:
             response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
             if hop is None:
-                return await self._ready(response)
+                response.read_by(self._reader)
+                if response.is_dear:
+                    await self._parsing.prepare(response)
+                return response
             response.close()
             self._stats.total.redirects += 1
             refusal = judge(hop.url, request.depth)
@@ -181,16 +184,13 @@ class Exchange:
 
     def _wrapped(self, middleware: Middleware, inner: Fetch) -> Fetch:
         async def fetch(request: Request) -> Response:
-            return await self._ready(await middleware(request, inner))  # it may have made it itself
+            response = await middleware(request, inner)
+            response.read_by(self._reader)  # it may have made or changed it itself
+            if response.is_dear:
+                await self._parsing.prepare(response)
+            return response
 
         return fetch
-
-    async def _ready(self, response: Response) -> Response:
-        """For whoever sees it next. Raises `BodyError` where its HTML is more than anybody can parse."""
-        response.read_by(self._reader)
-        if response.is_dear:
-            await self._parsing.prepare(response)
-        return response
 
     async def _exchange(self, request: Request, fetch: Fetch, *, is_counted: bool = True) -> Response:
         """Over the wire; the frontier hears when it went out and what came of it."""

@@ -19,13 +19,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["is_plain", "is_small"]
+__all__ = ["TINY_BYTES", "is_plain", "is_small"]
 
 # The worst shapes of such a page (tests/test_markup.py) take lexbor up to 0.1 s.
 _FEW_TAGS: Final = 1000
 """Half of them formatting elements, that is 250,000 opened again."""
 _MANY_TAGS: Final = 4096
-_TINY_BYTES: Final = 2048
+TINY_BYTES: Final = 2048
 _SHORT_BYTES: Final = 16 * 1024
 _LONG_BYTES: Final = 1024 * 1024
 """Of text alone: 10 ms."""
@@ -47,7 +47,7 @@ _BLANKS: Final = 16
 
 def is_small(body: bytes) -> bool:
     """Whether that is enough to know that a page is plain, in any encoding: no character is `<` where no byte is."""
-    return len(body) <= _TINY_BYTES or (len(body) <= _SHORT_BYTES and body.count(b"<") <= _FEW_TAGS)
+    return len(body) <= TINY_BYTES or (len(body) <= _SHORT_BYTES and body.count(b"<") <= _FEW_TAGS)
 
 
 def is_plain(markup: bytes) -> bool:
@@ -55,7 +55,7 @@ def is_plain(markup: bytes) -> bool:
     in UTF-8, or any encoding that has ASCII as it is."""
     if len(markup) > _LONG_BYTES:
         return False
-    # Where there are few, `count` looks at each byte and takes twice as long as `replace`, which looks for the next one.
+    # `count` looks at each byte; `replace` looks for the next one, which takes half as long where there are few.
     tags = len(markup) - len(markup.replace(b"<", b"", _MANY_TAGS + 1))
     if tags > _MANY_TAGS or (tags > _FEW_TAGS and len(_FORMATTING(markup)) * tags > _REOPENED):
         return False

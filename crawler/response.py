@@ -19,7 +19,7 @@ from crawler.directives import Directives, Reader
 from crawler.errors import BodyError
 from crawler.file_names import name_of
 from crawler.links import Links, Patterns
-from crawler.markup import is_plain, is_small
+from crawler.markup import TINY_BYTES, is_plain, is_small
 from crawler.references import attribute_of, reference_of, references_of
 from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
@@ -251,7 +251,7 @@ class Response:
     def is_dear(self) -> bool:
         """Whether it came as HTML or XML and parsing may take long, because of what it is or how much. Then its
         `markup` is to be tried, and `prepare` called in a thread."""
-        if self._html is not None or self.content is not None or self._plain is self.body:
+        if len(self.body) <= TINY_BYTES or self._html is not None or self._plain is self.body:
             return False
         kind = self.headers.get("Content-Type", "html").lower()
         return ("html" in kind or "xml" in kind) and not self._is_plain()
