@@ -26,7 +26,7 @@ from crawler.download.body import read_content
 from crawler.download.cookies import joined
 from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.route import TCP, Route, as_dialled
-from crawler.download.wire import StaleConnection, Wire, refuse_status
+from crawler.download.wire import LINE_BYTES, MOST_HEADERS, StaleConnection, Wire, refuse_status
 from crawler.response import Response
 
 if TYPE_CHECKING:
@@ -222,7 +222,13 @@ async def _answered(
     protocol: ResponseHandler, asked: bytes, origin: _Origin
 ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
     """Send, and read the head of the answer that counts: informational ones (1xx) before it do not."""
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        max_line_size=LINE_BYTES,
+        max_field_size=LINE_BYTES,
+        max_headers=MOST_HEADERS,
+    )
     transport = protocol.transport
     if transport is None or transport.is_closing():
         raise aiohttp.ClientConnectionResetError("the connection is closed")

@@ -22,7 +22,7 @@ from crawler.download.connect import FreshConnections, make_connector, make_unix
 from crawler.download.lookup import LOOKUP_SECONDS
 from crawler.download.resolve import Resolver
 from crawler.download.route import PROXY, TCP, UNIX
-from crawler.download.wire import StaleConnection, Wire
+from crawler.download.wire import LINE_BYTES, MOST_HEADERS, StaleConnection, Wire
 from crawler.guard import Guard
 
 if TYPE_CHECKING:
@@ -127,6 +127,9 @@ class Ways:
             json_serialize=self._json_serialize,
             response_class=Answer,
             trace_configs=self._trace_configs,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            max_headers=MOST_HEADERS,
             **{**usual, **options},
         )
         # aiohttp sends an idempotent request again by itself, at once, when the server hangs up on it: a second request

@@ -28,7 +28,7 @@ from crawler.url import redact
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
 
-__all__ = ["StaleConnection", "Wire", "refuse_status"]
+__all__ = ["LINE_BYTES", "MOST_HEADERS", "StaleConnection", "Wire", "refuse_status"]
 
 _BESIDE_BYTES: Final = 512 * 1024
 """Twice what asyncio reads at once, for up to that much has been received and not been parsed yet."""
@@ -37,8 +37,9 @@ _MOST_INTERIM: Final = 32
 _SLICE_BYTES: Final = 64 * 1024
 """Given to the parser at once until there is a head: so many bytes of informational answers take it 75 ms. Most pages
 come with their head in fewer, and are not copied."""
-_LIMITS: Final = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 128}
-"""Aiohttp's own defaults, of which its documentation promises nothing."""
+LINE_BYTES: Final = 8190
+MOST_HEADERS: Final = 128
+"""For aiohttp's parser: its own defaults, of which its documentation promises nothing."""
 
 
 class StaleConnection(aiohttp.ClientConnectionError):
@@ -66,7 +67,6 @@ class Wire(ResponseHandler):
         self._has_head = False
         self._interim = self._received = 0
         self._allowed = _BESIDE_BYTES
-        options.update(_LIMITS)
         super().set_response_params(**options)
 
     def rest(self) -> None:
