@@ -14,6 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 ARGS ?=
+# Half of the time the tests wait for servers, disks and processes.
+WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 VENV := .venv
 PEERS := .venv-peers
 TOOLS := .tools
@@ -39,7 +41,7 @@ test: $(VENV)/installed-dev ## everything CI checks: lint, types, what a page co
 	@$(MAKE) types
 	$(BIN)/python tests/audit.py --if-possible
 	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from bombs import BOMBS
+from markup_bombs import BOMBS
 from selectolax.lexbor import LexborHTMLParser
 
 from crawler.markup import is_plain, is_small

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bombs import BOMBS
+from markup_bombs import BOMBS
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import Request, Response, Spider
