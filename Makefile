@@ -41,7 +41,7 @@ test: $(VENV)/installed-dev ## everything CI checks: lint, types, what a page co
 	@$(MAKE) types
 	$(BIN)/python tests/audit.py --if-possible
 	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check
