@@ -173,8 +173,8 @@ READERS: Final[dict[str, tuple[int, Callable[[str], object]]]] = {
 """How often each of them reads the text, and how."""
 TEXTS: Final = (
     " ", "\n", "<", "\"", ";", ",", "=", "a", "/", "&", "%", "*", "<!--", "<a ", "<a =", "</", "a*", "/*a", "; charset",
-    " max-age", "a:", "://", "//a@", "&a", "%41", "<script ", "<script></script", "unavailable_after: fri,", "sid=", "/(s(",
-    "2024-", "1.", "\x1b", "\u3042",
+    " max-age", "a:", "://", "//a@", "&a", "%41", "<script ", "<script></script", "unavailable_after: fri,", "sid=",
+    "/(s(", "2024-", "1.", "\x1b", "\u3042",
 )  # fmt: skip
 ONCE, FOUR_TIMES = 4 * 1024, 16 * 1024
 SECONDS_PER_BYTE: Final = 2 * 0.05 / 100_000
