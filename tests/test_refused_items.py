@@ -56,6 +56,7 @@ async def crawled(spider: type[Spider], folder: Path, items: list[Any], *, job: 
 
 
 def refused(folder: Path) -> list[dict[str, Any]]:
+    assert (folder / "job" / "refused.jsonl").stat().st_mode & 0o777 == 0o600
     return [json.loads(line) for line in (folder / "job" / "refused.jsonl").read_text().splitlines()]
 
 

@@ -44,6 +44,7 @@ class _LateFile(OutputFile):
     def write(self, pieces: Iterable[bytes]) -> None:
         if self._is_late:
             super().open(Extent(0, 0))
+            os.chmod(self.path, 0o600)  # as the job's other files
             self._is_late = False
         super().write(pieces)
 
