@@ -11,7 +11,8 @@ what costs is:
   `<b 1><b 2>` and then `<p>` make four million elements, which are 1.2 GB.
 
 To follow the tags would be a second parser, and each difference from the first a way in. So a page is let through here
-if it has too few of them to cost much, however they nest; for all others `crawler.parsing` tries it out.
+if it has too few of them to cost much, however they nest. Of the others some are sure to end by themselves, which is
+enough for a thread; what is left, `crawler.parsing` tries out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["TINY_BYTES", "is_plain", "is_small"]
+__all__ = ["TINY_BYTES", "is_bounded", "is_plain", "is_small"]
 
 # The worst shapes of such a page (tests/test_markup.py) take lexbor up to 0.1 s.
 _FEW_TAGS: Final = 1000
@@ -41,6 +42,18 @@ _FORMATTING = re.compile(
     rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
     rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])[\t\n\f\r />]"
 ).findall
+# All of such a tag that has no quoted `<` or `>`.
+_SIMPLE = re.compile(
+    rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
+    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])(?:[\t\n\f\r /](?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+)?+>"
+).findall
+_BOUNDED_TAGS: Final = 30_000
+"""Their square is at most five seconds (options: 5 ns each)."""
+_BOUNDED_SQUARES: Final = 20 * _SQUARES
+_BOUNDED_REOPENED: Final = 1_000_000
+"""Elements, 300 bytes each."""
+_ALIKE: Final = 3
+"""HTML opens no more of the same formatting element again ("Noah's Ark clause")."""
 _QUOTES: Final = (b'"', b"'")
 _BLANKS: Final = 16
 
@@ -59,18 +72,35 @@ def is_plain(markup: bytes) -> bool:
     tags = len(markup) - len(markup.replace(b"<", b"", _MANY_TAGS + 1))
     if tags > _MANY_TAGS or (tags > _FEW_TAGS and len(_FORMATTING(markup)) * tags > _REOPENED):
         return False
-    return len(markup) <= _SHORT_BYTES or _has_short_tags(markup)
+    return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _SQUARES)
 
 
-def _has_short_tags(markup: bytes) -> bool:
+def is_bounded(markup: bytes) -> bool:
+    """Whether parsing ends by itself within some seconds in the worst case, and in bounded memory. `markup` as for
+    `is_plain`."""
+    if len(markup) > _LONG_BYTES:
+        return False
+    tags = len(markup) - len(markup.replace(b"<", b"", _BOUNDED_TAGS + 1))
+    if tags > _BOUNDED_TAGS:
+        return False
+    formatting = len(_FORMATTING(markup))
+    if formatting * tags > _REOPENED:
+        simple = _SIMPLE(markup)
+        different = len(set(simple)) + max(0, formatting - len(simple))
+        if _ALIKE * different * tags > _BOUNDED_REOPENED:
+            return False
+    return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _BOUNDED_SQUARES)
+
+
+def _has_short_tags(markup: bytes, squares: int) -> bool:
     """Whether no tag has room for very many attributes: there is a `>` every now and then that is not in quotes, so
     from a `<` to the next of these is as long as a tag can be.
 
     What stands in quotes has the opening one as the last of its kind before it, and a `=` before that. So, beginning
     outside of quotes, there is no need to look at more."""
     # As seldom as leaves every look a tag of that length.
-    step = max(_STEP_BYTES, min(_LONG_STEP_BYTES, 2 * _SQUARES // len(markup)))
-    rest, at = _SQUARES, 0
+    step = max(_STEP_BYTES, min(_LONG_STEP_BYTES, 2 * squares // len(markup)))
+    rest, at = squares, 0
     while len(markup) - at > step and rest >= 0:
         end = _end(markup, at, at + step, len(markup))
         if end - at <= 2 * step:

@@ -19,7 +19,7 @@ from crawler.directives import Directives, Reader
 from crawler.errors import BodyError
 from crawler.file_names import name_of
 from crawler.links import Links, Patterns
-from crawler.markup import TINY_BYTES, is_plain, is_small
+from crawler.markup import TINY_BYTES, is_bounded, is_plain, is_small
 from crawler.references import attribute_of, reference_of, references_of
 from crawler.request import NO_HEADERS, Hop, Request, Unfollowed
 from crawler.selector import Selector, SelectorList
@@ -265,6 +265,11 @@ class Response:
         if is_fit:
             self._plain = body
         return is_fit
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a thread may parse it: it will end by itself."""
+        return self.encoding in encodings.ASCII_BASED and is_bounded(self.body)
 
     def prepare(self) -> None:
         """Parse now, whatever it takes."""

@@ -94,6 +94,14 @@ async def test_the_worst_are_given_up(bomb: str) -> None:
     assert (caught.value.reason, caught.value.retryable) == ("html_too_complex", False)
 
 
+async def test_a_page_that_is_sure_to_end_needs_no_trial() -> None:
+    bomb = given(BOMBS["div"](50_000) + b"<a href=/below></a>")
+    async with Parsing(nobody) as parsing:
+        await parsing.prepare(bomb)
+        assert parsing._trial._process is None
+    assert bomb.css("a::attr(href)").get() == "/below"
+
+
 async def test_large_honest_pages_are_parsed() -> None:
     cells = b"<table>" + b"<tr><td>1<td>2<td>3" * 50_000
     items = b"<ul>" + b"<li>x" * 40_000
@@ -126,7 +134,7 @@ async def test_a_crawl_gives_up_the_page_and_goes_on_whatever_way_it_came() -> N
 
     async with LocalSite() as site:
         site.page("/", "<a href=/bomb></a><a href=/missing></a><a href=/data></a><a href=/fine></a>")
-        bomb = BOMBS["div"](100_000) + b"<a href=/below></a>"
+        bomb = BOMBS["div"](300_000) + b"<a href=/below></a>"
         site.page("/bomb", bomb)
         site.page("/inline", bomb)
         site.page("/missing", bomb, status=404)
@@ -142,7 +150,7 @@ async def test_a_crawl_gives_up_the_page_and_goes_on_whatever_way_it_came() -> N
 
 
 async def test_a_page_that_a_middleware_makes_or_changes_goes_the_same_way() -> None:
-    bomb = BOMBS["div"](100_000)
+    bomb = BOMBS["div"](300_000)
 
     async def bombing(request: Request, fetch: Fetch) -> Response:
         if request.url.endswith("/made"):
@@ -219,15 +227,15 @@ async def test_cancelled_in_the_middle_the_next_page_is_tried_by_a_new_process()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        response = given(b"<p>fine</p>" * 5000)
+        response = given(b"<p>fine</p>" * 20_000)
         await parsing.prepare(response)
-        assert len(response.css("p")) == 5000
+        assert len(response.css("p")) == 20_000
         assert first.returncode is not None or await first.wait() == -signal.SIGKILL
 
 
 async def test_nothing_is_left_of_the_process_when_the_crawl_ends() -> None:
     async with Parsing(nobody) as parsing:
-        await parsing.prepare(given(b"<p>fine</p>" * 5000))
+        await parsing.prepare(given(b"<p>fine</p>" * 20_000))
         process = parsing._trial._process
         assert process is not None
     assert process.returncode is not None
@@ -239,7 +247,7 @@ async def test_where_no_process_can_be_had_the_page_fails_and_may_be_tried_again
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     async with Parsing(nobody) as parsing:
         with pytest.raises(BodyError, match="no process can be started") as caught:
-            await parsing.prepare(given(b"<p>fine</p>" * 5000))
+            await parsing.prepare(given(b"<p>fine</p>" * 20_000))
     assert (caught.value.reason, caught.value.retryable) == ("parse_failed", True)
 
 
@@ -249,7 +257,7 @@ async def test_past_the_deadline_the_page_is_given_up_and_its_thread_keeps_its_p
     import threading
 
     goes_on = threading.Event()
-    response = given(b"<p>fine</p>" * 5000)
+    response = given(b"<p>fine</p>" * 20_000)
     monkeypatch.setattr(Response, "prepare", lambda self: goes_on.wait())
     notes: list[str] = []
 

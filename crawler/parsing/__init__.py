@@ -1,9 +1,9 @@
-"""Pages that are not plain (`crawler.markup`) are parsed before anybody sees the response, and not on the loop: first
-in a process that can be stopped, then, where that took no harm, in a thread of ours, since lexbor lets the loop run
-meanwhile. So each of these is parsed twice, on whatever core is free, and nothing has to be known of what makes a page
-dear.
+"""Pages that are not plain (`crawler.markup`) are parsed before anybody sees the response, in a thread of ours, since
+lexbor lets the loop run meanwhile. A thread cannot be stopped. So what is not sure to end by itself is parsed first in
+a process that can be, and in the thread where that took no harm: twice, but nothing has to be known of what makes a
+page dear.
 
-The deadline is for what nobody thought of. A thread that is past it keeps its place until it ends by itself, and is a
+The deadline is for what takes seconds all the same. A thread that is past it keeps its place until it ends, and is a
 daemon, so the process does not wait for it.
 """
 
@@ -53,6 +53,12 @@ class Parsing:
     async def prepare(self, response: Response) -> None:
         """Raises `BodyError` with reason `html_too_complex`, `parse_timeout`, or `parse_failed` where no process can be
         had. Waiting for others is not counted."""
+        if not response.is_bounded:
+            await self._try(response)
+        await self._places.acquire()
+        await self._in_thread(response.prepare, response.url, then=self._places.release)
+
+    async def _try(self, response: Response) -> None:
         async with self._places:
             markup = await self._in_thread(response.markup, response.url)
         try:
@@ -66,8 +72,6 @@ class Parsing:
                 reason="html_too_complex",
                 retryable=False,
             )
-        await self._places.acquire()
-        await self._in_thread(response.prepare, response.url, then=self._places.release)
 
     async def _in_thread(self, work: Callable[[], Any], url: str, then: Callable[[], None] = lambda: None) -> Any:
         """What `work` gives; `then` is called when it ends, which may be after the deadline."""
