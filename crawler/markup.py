@@ -37,15 +37,12 @@ _LONG_STEP_BYTES: Final = 8192
 _LONGEST_TAG_BYTES: Final = 10_000
 """Of one that may still be plain: squared, it is all of `_SQUARES`."""
 
-# The first letter decides for most tags that they are none of these.
+# All of a tag that has no quoted `<` or `>`, and the beginning of one that may have. The first letter decides for most
+# tags that they are none of these.
 _FORMATTING = re.compile(
     rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
-    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])[\t\n\f\r />]"
-).findall
-# All of such a tag that has no quoted `<` or `>`.
-_SIMPLE = re.compile(
-    rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
-    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])(?:[\t\n\f\r /](?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+)?+>"
+    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])"
+    rb"(?:>|[\t\n\f\r /](?:(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>)?+)"
 ).findall
 _BOUNDED_TAGS: Final = 30_000
 """Their square is at most five seconds (options: 5 ns each)."""
@@ -70,7 +67,7 @@ def is_plain(markup: bytes) -> bool:
         return False
     # `count` looks at each byte; `replace` looks for the next one, which takes half as long where there are few.
     tags = len(markup) - len(markup.replace(b"<", b"", _MANY_TAGS + 1))
-    if tags > _MANY_TAGS or (tags > _FEW_TAGS and len(_FORMATTING(markup)) * tags > _REOPENED):
+    if tags > _MANY_TAGS or (tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED):
         return False
     return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _SQUARES)
 
@@ -83,13 +80,17 @@ def is_bounded(markup: bytes) -> bool:
     tags = len(markup) - len(markup.replace(b"<", b"", _BOUNDED_TAGS + 1))
     if tags > _BOUNDED_TAGS:
         return False
-    formatting = len(_FORMATTING(markup))
-    if formatting * tags > _REOPENED:
-        simple = _SIMPLE(markup)
-        different = len(set(simple)) + max(0, formatting - len(simple))
-        if _ALIKE * different * tags > _BOUNDED_REOPENED:
-            return False
+    if _most_reopened(markup, tags) > _BOUNDED_REOPENED:
+        return False
     return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _BOUNDED_SQUARES)
+
+
+def _most_reopened(markup: bytes, tags: int) -> int:
+    """How many elements formatting can add, if none of it is closed and each tag opens all of it again."""
+    found = _FORMATTING(markup)
+    each = set(found)
+    odd = [tag for tag in each if not tag.endswith(b">")]  # how each of those ends, nobody has looked
+    return _ALIKE * (len(each) - len(odd) + sum(map(found.count, odd))) * tags
 
 
 def _has_short_tags(markup: bytes, squares: int) -> bool:
