@@ -28,7 +28,9 @@ from crawler.epochs import Epochs
 from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
+from crawler.export.address import is_database
 from crawler.export.spool import Spool
+from crawler.export.writer import Writer
 from crawler.frontier.local import LocalFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
@@ -71,13 +73,15 @@ _STATS_SECONDS = 10.0
 
 
 class Output(NamedTuple):
-    """Where items go: a file whose suffix says the format, or `-`."""
+    """Where items go: a file whose suffix says the format, a table of PostgreSQL, or `-`."""
 
     target: str
     overwrite: bool = False
 
     @property
     def replaces_something(self) -> bool:
+        if is_database(self.target):
+            return self.overwrite
         return self.overwrite and os.path.isfile(self.target) and os.path.getsize(self.target) > 0
 
 
@@ -124,7 +128,8 @@ class Crawl:
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
-        exporters = [make_exporter(*output, guard_formulas=guard) for output in outputs]
+        writer = Writer(spider.name if job is None else str(job.absolute()))
+        exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
         self._outputs = Outputs(exporters, job, spider.name)
         self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
@@ -162,7 +167,7 @@ class Crawl:
         if self._previous is not None and reason not in UNFINISHED:
             self._previous.remove()
         logger.info("%s: %s", self.spider.name, _ending(reason))
-        return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
+        return Result(reason, self.engine.totals(), self.job, tuple(each.target for each in self._outputs.items))
 
     # -- the stack ---------------------------------------------------------------------------------------------------
 

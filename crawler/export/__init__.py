@@ -15,7 +15,7 @@ from crawler.export.output import OutputSnapshot
 from crawler.export.spool import Spool
 from crawler.export.writer import Writer
 from crawler.file_names import safe_name
-from crawler.redaction import redact
+from crawler.redaction import redact_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,14 +71,14 @@ def make_exporter(target: str, overwrite: bool, *, guard_formulas: bool = True, 
 
         return PostgresqlExporter(target, overwrite, writer=writer)
     path, suffix = _path_and_suffix(target)
-    shown = redact(target) if ":" in target else target
+    shown = redact_refused(target)
     if not path or "://" in path:
         raise UsageError(f"output {shown!r}: expected a file, postgresql://… or - for standard output")
     format = FORMATS.get(suffix.lower())
     if format is None:
         known = ", ".join(f".{name}" for name in FORMATS)
         raise UsageError(
-            f"output {shown!r}: no format is known by the suffix {redact(suffix)!r}; known are {known}. "
+            f"output {shown!r}: no format is known by the suffix {redact_refused(suffix)!r}; known are {known}. "
             f"For another name put the format behind it: {shown + ':jsonl'!r}"
         )
     if format == "sqlite" and path == "-":

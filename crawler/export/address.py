@@ -58,6 +58,8 @@ def parse_address(target: str) -> Address:
         parts = urlsplit(target)
         given = parse_qsl(parts.query, keep_blank_values=True, errors="strict")
         password = parts.password
+        if "," not in parts.netloc:  # of several hosts each has its own
+            _ = parts.port
     except ValueError:  # its text may quote the password
         raise UsageError(f"output {shown!r}: not a valid address; expected {_EXPECTED}") from None
     tables = [value for name, value in given if name == "table"]
@@ -78,7 +80,7 @@ def parse_address(target: str) -> Address:
     return Address(shown, dsn, schema if dot else None, table, secret)
 
 
-_EXPECTED: Final = "postgresql://USER@HOST/DATABASE?table=NAME"
+_EXPECTED: Final = "postgresql://HOST/DATABASE?table=NAME"
 
 
 def quoted(name: str) -> str:

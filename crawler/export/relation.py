@@ -62,6 +62,10 @@ _ABANDONED_SECONDS = 2.0
 _ROWS_AT_ONCE = 1000
 _MOST_WIDENINGS = 8
 """Of one flush: other workers may widen at the same time. What has no column after that stands in `_more`."""
+_DURABLE: Final = """
+    set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), true)
+"""
+"""Where the server is set not to wait for its disk, this transaction does all the same."""
 _SETUP: Final = "the tables of a crawl"
 _REPLACED: Final = (
     "another process has taken the place of this one, which writes no more. If that was not meant, see to it that each "
@@ -285,25 +289,29 @@ class Relation:
 
     async def _advance(self, connection: asyncpg.Connection[Any], last: int) -> bool:
         """Whether there is something to write: not if an attempt of before was committed, and nobody heard of it."""
-        await connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+        done = await connection.execute(
+            f"UPDATE {self._address.positions} SET number = $4, changed = now() "  # noqa: S608 - names are quoted
+            f"WHERE writer = $1 AND fence = $2 AND number = $3 RETURNING {_DURABLE}",
+            self.writer,
+            self._fence,
+            self._number,
+            last,
         )
+        if done == "UPDATE 1":
+            return True
+        await self._check_place(connection, last)
+        return False
+
+    async def _check_place(self, connection: asyncpg.Connection[Any], number: int) -> None:
+        """That this writer is where it should be, and nobody took its place."""
         found = await connection.fetchrow(
-            f"SELECT number, fence FROM {self._address.positions} WHERE writer = $1 FOR UPDATE",  # noqa: S608 - names are quoted
+            f"SELECT number, fence FROM {self._address.positions} WHERE writer = $1",  # noqa: S608 - names are quoted
             self.writer,
         )
         if found is None or found["fence"] != self._fence:
             raise OutputError(f"{self._address.shown}: {_REPLACED}")
-        if found["number"] == last:
-            return False
-        if found["number"] != self._number:
+        if found["number"] != number:
             raise OutputError(f"{self._address.shown}: {_CHANGED}")
-        await connection.execute(
-            f"UPDATE {self._address.positions} SET number = $2, changed = now() WHERE writer = $1",  # noqa: S608
-            self.writer,
-            last,
-        )
-        return True
 
     async def _copy(self, connection: asyncpg.Connection[Any], rows: Callable[[], Iterator[Row]]) -> int:
         assert self._layout is not None
@@ -337,14 +345,7 @@ class Relation:
         connection = await self._connected()
         if not await _exists(connection, self._address.name):
             raise OutputError(f"{self._address.shown}: the table was removed while the crawl wrote to it.")
-        found = await connection.fetchrow(
-            f"SELECT number, fence FROM {self._address.positions} WHERE writer = $1",  # noqa: S608 - names are quoted
-            self.writer,
-        )
-        if found is None or found["fence"] != self._fence:
-            raise OutputError(f"{self._address.shown}: {_REPLACED}")
-        if found["number"] != self._number:
-            raise OutputError(f"{self._address.shown}: {_CHANGED}")
+        await self._check_place(connection, self._number)
 
     def _check_usable(self) -> None:
         if self.failure is not None:
@@ -393,7 +394,7 @@ class Relation:
     async def _bounded(self, work: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
         try:
             async with asyncio.timeout(None) as self._deadline:
-                return await persistently(work, patience, self._address.shown)
+                return await persistently(work, patience, self._address)
         finally:
             self._deadline = None
 

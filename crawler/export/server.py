@@ -52,13 +52,15 @@ async def connect(address: Address) -> asyncpg.Connection[Any]:
     return connection
 
 
-async def persistently(work: Callable[[], Coroutine[Any, Any, T]], seconds: float, shown: str) -> T:
+async def persistently(work: Callable[[], Coroutine[Any, Any, T]], seconds: float, address: Address) -> T:
     """What `work` gives. It is asked again for so long where the server or the way to it is the trouble."""
     from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
     def tell(state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
-        logger.warning("%s: %s; trying again", shown, type(error).__name__)
+        if state.attempt_number == 1 and isinstance(error, Exception):
+            said = _said(address, error) or type(error).__name__
+            logger.warning("%s: %s; trying again for %.0f s", address.shown, said, seconds)
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(_may_pass),
@@ -108,6 +110,8 @@ def errors(address: Address, what: str) -> Iterator[None]:
     except postgres.PostgresError as error:
         name = f"{type(error).__name__}, {error.sqlstate}"
         raise OutputError(f"{address.shown} {what}: {_said(address, error)} ({name}). {_AGAIN}") from error
+    except postgres.ClientConfigurationError as error:
+        raise UsageError(f"output {address.shown!r}: {_said(address, error)}") from None
     except (postgres.InterfaceError, OSError, ValueError) as error:  # ValueError: of a parameter in the address
         said = _said(address, error) or type(error).__name__
         raise OutputError(f"{address.shown} {what}: {said}. {_AGAIN}") from None  # its text may quote the address
