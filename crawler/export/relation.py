@@ -283,7 +283,7 @@ class Relation:
             self._widens_again = time.monotonic() + _WIDENS_AGAIN_SECONDS
             logger.warning(
                 "%s: its columns cannot be changed now (%.300s); what does not fit stands in the column %s",
-                address.shown, error, MORE,
+                address.shown, " ".join(str(error).split()), MORE,
             )  # fmt: skip
         return await Layout.read(connection, address.name)
 
