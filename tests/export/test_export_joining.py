@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import json
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from crawler.errors import OutputError, UsageError
 from crawler.export import FORMATS, CsvExporter, make_exporter, part_target
 from crawler.export.joining import JoinReport, Part, export_parts, join
+from crawler.export.position import Position
+from crawler.export.reading import read_items
 
 if TYPE_CHECKING:
     from postgres_server import Server
@@ -78,8 +81,6 @@ ITEMS = st.lists(st.dictionaries(st.sampled_from("abc"), st.text(max_size=5), mi
 def test_whatever_workers_wrote_comes_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, workers: list[tuple[list[Any], list[Any]]]
 ) -> None:
-    from crawler.export.reading import read_items
-
     folder = tmp_path_factory.mktemp("joined")
     parts = []
     for number, (committed, lost) in enumerate(workers):
@@ -152,7 +153,9 @@ async def test_parts_can_be_joined_in_another_format(tmp_path: Path) -> None:
     parts = [await part_of(tmp_path / f"p.{suffix}", range(n, n + 2)) for n, suffix in enumerate(SUFFIXES)]
     for suffix in SUFFIXES:
         await in_thread(parts, str(tmp_path / f"all.{suffix}"))
-        assert numbers_in(tmp_path / f"all.{suffix}") == [n + k for n in range(len(SUFFIXES)) for k in range(2)]
+        assert [int(n) for n in numbers_in(tmp_path / f"all.{suffix}")] == [
+            n + k for n in range(len(SUFFIXES)) for k in range(2)
+        ]
 
 
 async def test_a_database_keeps_types_and_fields_without_columns(tmp_path: Path) -> None:
@@ -239,14 +242,12 @@ def test_a_part_cannot_be_its_own_whole_nor_come_twice(tmp_path: Path) -> None:
     [("-", "jsonl", "standard output"), ("postgresql://***@h/d", "postgresql", "nothing to join")],
 )
 def test_what_is_no_file_is_no_part(tmp_path: Path, path: str, format: str, why: str) -> None:
-    from crawler.export.position import Position
-
     position = Position(format, 0, 0, 1, writer=1 if format == "postgresql" else None)
     with pytest.raises(UsageError, match=why):
         join([Part(path, format, position.encode())], str(tmp_path / "all.jsonl"), overwrite=False)
 
 
-def test_a_full_disk_is_said_of_the_file_and_not_of_a_part(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     parts = run(parts_in(tmp_path, "jsonl"))
     (tmp_path / "locked").write_text("a file where a folder is needed")
     with pytest.raises(OutputError, match=r"locked/all\.jsonl cannot be written"):
@@ -290,18 +291,14 @@ def test_what_stood_in_a_part_before_comes_as_well(tmp_path: Path, suffix: str) 
 
 def test_a_last_line_without_its_end_is_completed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"n": 5}')
-    parts = [run(part_of(tmp_path / f"{name}.jsonl", numbers)) for name, numbers in (("a", range(0)), ("b", range(1)))]
+    parts = [run(part_of(tmp_path / f"{name}.jsonl", range(count))) for count, name in enumerate("ab")]
     join(parts, str(tmp_path / "all.jsonl"), overwrite=False)
     assert numbers_in(tmp_path / "all.jsonl") == [5, 0]
 
 
 def run(work: Any) -> Any:
-    import asyncio
-
     return asyncio.run(work)
 
 
 async def in_thread(parts: list[Part], target: str) -> Any:
-    import asyncio
-
     return await asyncio.to_thread(join, parts, target, overwrite=False)
