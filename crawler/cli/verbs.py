@@ -111,7 +111,18 @@ def version(arguments: argparse.Namespace) -> int:
 
     print(f"crawler {__version__}")
     print(f"Python {platform.python_version()} ({platform.python_implementation()}, {platform.platform()})")
-    for name in ("aiohttp", "aiodns", "selectolax", "aiofiles", "tenacity", "lmdb", "msgspec", "uvloop", "parsel"):
+    for name in (
+        "aiohttp",
+        "aiodns",
+        "selectolax",
+        "aiofiles",
+        "tenacity",
+        "lmdb",
+        "msgspec",
+        "uvloop",
+        "parsel",
+        "asyncpg",
+    ):
         try:
             print(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crawler.export.column_types import Cell
 
-__all__ = ["MORE", "NUMBER", "OWN", "WRITER", "Group", "Layout", "lock_alone", "lock_together"]
+__all__ = ["MORE", "NUMBER", "OWN", "WRITER", "Group", "Layout", "end_writing", "lock_alone", "lock_together"]
 
 logger = logging.getLogger("crawler.postgresql")
 
@@ -149,8 +149,31 @@ async def lock_alone(connection: asyncpg.Connection[Any], name: str) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1::bigint)", _lock_key(name))
 
 
-async def lock_together(connection: asyncpg.Connection[Any], name: str) -> None:
-    await connection.execute("SELECT pg_advisory_xact_lock_shared($1::bigint)", _lock_key(name))
+async def lock_together(connection: asyncpg.Connection[Any], name: str, writer: int) -> None:
+    """And alone what is the writer's. A machine that is switched off meanwhile keeps others waiting for a minute."""
+    await connection.execute(
+        """
+        SELECT set_config('idle_in_transaction_session_timeout', '60s', true),
+            set_config('tcp_keepalives_idle', '30', true), set_config('tcp_keepalives_interval', '10', true),
+            set_config('tcp_keepalives_count', '3', true), pg_advisory_xact_lock_shared($1::bigint),
+            pg_advisory_xact_lock($2::bigint)
+        """,
+        _lock_key(name),
+        writer,
+    )
+
+
+async def end_writing(connection: asyncpg.Connection[Any], writer: int) -> None:
+    """End the session of whoever writes as this writer now: frozen in its middle it would never end by itself."""
+    await connection.execute(
+        """
+        SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database()
+            AND database = datid AND (classid::bigint << 32 | objid::bigint) = $1::bigint
+            AND usename = current_user AND pid <> pg_backend_pid()
+        """,
+        writer,
+    )
 
 
 def _lock_key(name: str) -> int:

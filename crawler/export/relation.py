@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from crawler import crash
 from crawler.errors import OutputError
 from crawler.export.address import POSITIONS
-from crawler.export.layout import MORE, NUMBER, WRITER, Layout, lock_alone, lock_together
+from crawler.export.layout import MORE, NUMBER, WRITER, Layout, end_writing, lock_alone, lock_together
 from crawler.export.pieces import PIECE_BYTES
-from crawler.export.server import connect, errors, not_now, persistently
+from crawler.export.server import connect, driver, errors, not_now, persistently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -133,9 +133,8 @@ class Relation:
     async def _open(self, committed: Position | None) -> None:
         connection = await self._connected()
         async with connection.transaction():
-            await lock_alone(connection, _SETUP)
-            await lock_alone(connection, self._address.table)
-            was_there = await self._create(connection)
+            was_there = await _exists(connection, self._address.name)
+            await self._create(connection)
             self._layout = await Layout.read(connection, self._address.name)
             if not self._layout.is_ours:
                 raise OutputError(
@@ -146,14 +145,17 @@ class Relation:
             else:
                 await self._continue(connection, committed, was_there)
 
-    async def _create(self, connection: asyncpg.Connection[Any]) -> bool:
-        """Both tables; whether that of the items was there."""
-        if not await _exists(connection, self._address.positions):  # IF NOT EXISTS would want the right to create it
-            await connection.execute(_CREATE_POSITIONS.format(self._address.positions))
-        if await _exists(connection, self._address.name):
-            return True
-        await connection.execute(_CREATE.format(self._address.name))
-        return False
+    async def _create(self, connection: asyncpg.Connection[Any]) -> None:
+        """Both tables, where they are missing. Asking first, since IF NOT EXISTS wants the right to create what is
+        there, and a lock for what is there would wait for workers that write."""
+        statements = {self._address.positions: _CREATE_POSITIONS, self._address.name: _CREATE}
+        if all([await _exists(connection, table) for table in statements]):
+            return
+        await lock_alone(connection, _SETUP)
+        for table, statement in statements.items():
+            # Where another has just made it, `_exists` may go on saying no until this transaction ends.
+            if not await _exists(connection, table):
+                await connection.execute(statement.format(table))
 
     async def _begin(self, connection: asyncpg.Connection[Any]) -> None:
         address = self._address
@@ -185,13 +187,14 @@ class Relation:
                 f"{self._address.shown} does not have what this job wrote to it: it is another database or table, was "
                 "emptied, or was put back to an older state. Restore it, or start again with --fresh."
             )
-        assert committed.writer is not None
-        self.writer, self._fence, self._number = committed.writer, cut.fence, committed.items
+        self.writer, self._fence, self._number = committed.writer or 0, cut.fence, committed.items
 
     async def _cut_back(self, connection: asyncpg.Connection[Any], committed: Position) -> _Cut | None:
-        """Delete the rows behind a position; None where the database does not have as much. Waits for a flush that is
-        under way, and keeps its writer from another."""
+        """Delete the rows behind a position; None where the database does not have as much. A flush of that writer
+        that is under way is broken off, and keeps it from another."""
         address = self._address
+        assert committed.writer is not None
+        await end_writing(connection, committed.writer)
         fence: int | None = await connection.fetchval(
             f"UPDATE {address.positions} SET fence = fence + 1, number = $2, changed = now() "  # noqa: S608 - names are quoted
             "WHERE writer = $1 AND number >= $2 AND relation = $3 RETURNING fence",
@@ -259,7 +262,7 @@ class Relation:
             if tries_left and any(layout.lacking(needs)):
                 layout = await self._widened(connection, needs)
             async with connection.transaction():
-                await lock_together(connection, self._address.table)
+                await lock_together(connection, self._address.table, self.writer)
                 self._layout = await Layout.read(connection, self._address.name)
                 if self._layout.types != layout.types and tries_left:
                     continue  # somebody else changed it; a transaction without a statement that writes
@@ -394,9 +397,17 @@ class Relation:
     async def _bounded(self, work: Callable[[], Coroutine[Any, Any, T]], patience: float) -> T:
         try:
             async with asyncio.timeout(None) as self._deadline:
-                return await persistently(work, patience, self._address)
+                return await persistently(functools.partial(self._tried, work), patience, self._address)
         finally:
             self._deadline = None
+
+    async def _tried(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except driver().InterfaceError as error:  # so it calls a connection that broke between two statements
+            if self._connection is None or not self._connection.is_closed():
+                raise
+            raise ConnectionResetError("the connection was closed") from error
 
     async def _connected(self) -> asyncpg.Connection[Any]:
         """The connection, made anew where it broke."""
@@ -453,13 +464,13 @@ def _end(loop: asyncio.AbstractEventLoop, connection: asyncpg.Connection[Any] | 
 
 
 _CREATE_POSITIONS: Final = """
-    CREATE TABLE {} (
+    CREATE TABLE IF NOT EXISTS {} (
         writer bigint PRIMARY KEY, relation text NOT NULL, job text NOT NULL, crawl text NOT NULL, worker text NOT NULL,
         number bigint NOT NULL, fence bigint NOT NULL, changed timestamptz NOT NULL DEFAULT now()
     ) WITH (fillfactor = 50)
 """
 _CREATE: Final = f"""
-    CREATE TABLE {{}} (
+    CREATE TABLE IF NOT EXISTS {{}} (
         {WRITER} bigint NOT NULL, {NUMBER} bigint NOT NULL, {MORE} jsonb, PRIMARY KEY ({WRITER}, {NUMBER})
     )
 """

@@ -25,6 +25,7 @@ from postgres_server import PASSWORD
 
 from crawler.errors import OutputError, UsageError
 from crawler.export import Writer, make_exporter, relation
+from crawler.export.layout import lock_together
 from crawler.export.postgresql import PostgresqlExporter, discard_uncommitted
 from crawler.export.relation import Relation
 
@@ -48,7 +49,7 @@ class Table:
 
     def rows(self, table: str = "books") -> list[dict[str, Any]]:
         """In order, without what tells who wrote them."""
-        found = self.sql(f"SELECT coalesce(json_agg(t ORDER BY _writer, _number), '[]') FROM {table} t")
+        found = self.sql(f"SELECT coalesce(json_agg(a_row ORDER BY _writer, _number), '[]') FROM {table} a_row")
         return [{name: value for name, value in row.items() if name != "_writer"} for row in json.loads(found)]
 
     def numbers(self) -> list[int]:
@@ -321,6 +322,20 @@ async def test_who_opens_the_same_position_takes_the_place(table: Table) -> None
                 await frozen.flush()
             await put(heir, {"n": 4})
     assert table.numbers() == [1, 2, 4]
+
+
+async def test_who_is_frozen_in_the_middle_of_a_flush_keeps_nobody_waiting(table: Table) -> None:
+    async with opened(table.target) as frozen:
+        position = await put(frozen, {"n": 1})
+        stopped = await asyncpg.connect(table.address)
+        await stopped.execute("BEGIN")
+        await lock_together(stopped, "books", frozen._sink.writer)
+        await stopped.execute("UPDATE crawler_positions SET number = 2")
+        async with asyncio.timeout(20), opened(table.target, position) as heir:
+            await put(heir, {"n": 2})
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await stopped.execute("COMMIT")
+    assert table.numbers() == [1, 2]
 
 
 async def test_a_dead_workers_uncommitted_rows_are_discarded_and_it_writes_no_more(table: Table) -> None:
