@@ -28,6 +28,7 @@ __all__ = [
     "check_header_name",
     "check_host",
     "check_host_headers",
+    "check_name",
     "check_nameserver",
     "check_network",
     "check_proxy",
@@ -236,7 +237,17 @@ def check_proxy(text: str) -> str:
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h", "socks4", "socks4a")
 
 
+_FRONTIERS = ("memory", "redis", "rediss", "redis+cluster", "rediss+cluster")
+
+
 def check_frontier(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9+.-]*://", text):
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme not in _FRONTIERS:
         raise Unfit("a URL such as memory:// or redis://host:6379/0")
+    return text
+
+
+def check_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", text):
+        raise Unfit("a name of letters, digits, `_`, `.` and `-`")
     return text
