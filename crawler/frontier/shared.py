@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import math
 import mmap
 from typing import TYPE_CHECKING, Final
@@ -213,7 +214,7 @@ class SharedFrontier:
 
     def _claims(self, now: float) -> list[Claim]:
         self._wishes = {key: asked for key, asked in self._wishes.items() if now - asked < _WISH_SECONDS}
-        return [Claim(key) for key in self._wishes]
+        return [Claim(key) for key in itertools.chain(self._wishes, self._loans.starved())]
 
     def _take_in(self, given: Given, want: int) -> None:
         now = self._clock.now()
