@@ -232,8 +232,8 @@ async def test_what_is_tried_again_may_wait_with_another_record_and_is_the_same_
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_leased_before_its_time(opened):
-    async with opened() as frontier:
+async def test_nothing_is_leased_before_its_time(alone):
+    async with alone() as frontier:
         frontier.add([entry(1, not_before=NOW + 10), entry(2, not_before=NOW + 5), entry(3)], NOW)
         assert await leased(frontier) == [3]
         assert (await frontier.lease(9, NOW + 4.9)).next_due == pytest.approx(NOW + 5)
