@@ -33,7 +33,7 @@ LAYERS = (
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed engine""",
     # 4 assembly
-    "assemble workers outputs predecessor loader status process signals jobs repair explain treatment",
+    "assemble workers operate outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -59,6 +59,7 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "operate": "a crawl that workers share is looked at without one",
     "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",
     "predecessor": "what the last crawl left is looked at before anything is assembled",

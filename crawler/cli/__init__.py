@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(verbs)
     _add_politeness(verbs)
     _add_jobs(verbs)
+    _add_frontier(verbs)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
     demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     demo.set_defaults(verb=_verb("verbs", "demo"))
@@ -145,6 +146,9 @@ def _add_run(verbs: Any) -> None:
     )
     run.add_argument("-O", dest="overwrite", action="append", default=[], metavar="FILE", help="overwrite with items")
     run.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
+    run.add_argument(
+        "--frontier", metavar="URL", help="share the crawl with other workers: redis://HOST:PORT/DB (docs/scale.md)"
+    )
     run.add_argument("--fresh", action="store_true", help="discard an unfinished job")
     run.add_argument(
         "--refresh", action="store_true", help="visit the pages of a finished job again; unchanged ones cost little"
@@ -223,6 +227,24 @@ def _add_jobs(verbs: Any) -> None:
         return parse(with_verb(list(arguments)), *rest)
 
     jobs.parse_known_args = parse_with_verbs
+
+
+def _add_frontier(verbs: Any) -> None:
+    frontier = verbs.add_parser(
+        "frontier",
+        help="a crawl that many workers share: create, status, pause, resume, drain, stop, rm",
+        description="A crawl that many workers share, on Redis or Valkey: begin it, look at it, pause and end it.",
+    )
+    parse = frontier.parse_known_args
+
+    def parse_with_verbs(*arguments: Any) -> Any:
+        from crawler.cli.frontier_options import add_verbs
+
+        frontier.parse_known_args = parse
+        add_verbs(frontier, lambda name: _verb("frontier", name), _add_settings)
+        return parse(*arguments)
+
+    frontier.parse_known_args = parse_with_verbs
 
 
 def _add_spiders(parser: argparse.ArgumentParser) -> None:
