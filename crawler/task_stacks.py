@@ -11,6 +11,7 @@ from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from crawler.steps import Steps
 from crawler.watchdog import place
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def task_lines(tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
     alike: dict[str, list[str]] = defaultdict(list)
     for task in tasks:
         alike[" > ".join(map(place, islice(_awaited(task.get_coro()), _MOST_FRAMES)))].append(task.get_name())
-    return sorted(f"{_names(names)}: {stack or 'has not begun'}" for stack, names in alike.items())
+    return sorted(f"{_names(names)}: {stack or 'in code that is not Python'}" for stack, names in alike.items())
 
 
 def _names(names: list[str]) -> str:
@@ -53,6 +54,9 @@ def _awaited(waiting: Any) -> Iterator[FrameType]:
             frame = getattr(waiting, f"{kind}_frame", None)
             if frame is not None:
                 yield frame
+                if frame.f_code is Steps.__await__.__code__:  # it hands the page's steps on by itself
+                    waiting = frame.f_locals.get("coroutine")
+                    break
                 waiting = getattr(waiting, f"{kind}_{'yieldfrom' if kind == 'gi' else 'await'}", None)
                 break
         else:
