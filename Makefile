@@ -26,7 +26,7 @@ LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-com
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier flood soak durable hostile \
-  guards clean
+  guards secrets clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +59,16 @@ audit: $(VENV)/installed-dev ## pip-audit: has anybody reported a flaw in what t
 
 lock: $(VENV)/installed-dev ## requirements/ anew, with hashes (ARGS=--upgrade: with the newest versions)
 	@$(PIP_INSTALL) --target $(TOOLS)/lock --upgrade 'uv>=0.9'
-	@$(LOCK) --extra speed --extra xpath --output-file requirements/container.txt $(ARGS) pyproject.toml
+	@$(LOCK) --extra speed --extra xpath --extra redis --extra postgres --extra metrics --output-file requirements/container.txt $(ARGS) pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(LOCK) --output-file requirements/build.txt $(ARGS) -
+
+secrets: ## passwords for docker compose's engine and status pages, in secrets/, unless they are there
+	@mkdir -p secrets && chmod 700 secrets
+	@umask 022; test -e secrets/engine.conf -a -e secrets/frontier-url || { password=$$($(PYTHON) -c 'import secrets; print(secrets.token_hex(32))'); \
+	  echo "requirepass $$password" >secrets/engine.conf; \
+	  echo "redis://:$$password@engine:6379/0" >secrets/frontier-url; }
+	@umask 022; test -e secrets/status-token || $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' >secrets/status-token
 
 fuzz: $(VENV)/installed-dev ## many properties, and 20,000 mutated answers through each of aiohttp's parsers (ARGS="--minutes 60")
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)

@@ -24,7 +24,7 @@ from crawler.clock import SystemClock
 from crawler.collector import Collector
 from crawler.context import Context
 from crawler.cookies.suffixes import registrable_domain
-from crawler.engine import Engine
+from crawler.engine import Engine, Phase
 from crawler.epochs import Epochs
 from crawler.errors import EngineUnavailable, JobError, OutputError, UsageError
 from crawler.exchange import Exchange
@@ -210,6 +210,16 @@ class Crawl:
         parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
         self.engine = self._build(frontier, fetcher, parsing, Fingerprinter(key))
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
+        if settings.status.listen is not None:
+            from crawler.monitor import StatusPage
+
+            page = StatusPage(settings.status, snapshot=self.engine.snapshot, ready=self._why_not_ready)
+            await stack.enter_async_context(page)
+
+    def _why_not_ready(self) -> str:
+        """Empty while work is taken."""
+        phase = self.engine.phase
+        return "" if phase is Phase.RUNNING else {Phase.READY: "starting"}.get(phase, phase.value)
 
     def _build(self, frontier: Frontier, fetcher: Fetcher, parsing: Parsing, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""

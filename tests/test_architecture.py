@@ -28,12 +28,12 @@ LAYERS = (
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log watchdog pipelines parsing frontier download export",
+    "clock lock stats log watchdog pipelines parsing frontier download export monitor",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed engine""",
     # 4 assembly
-    "assemble workers operate outputs predecessor loader status process signals jobs repair explain treatment",
+    "assemble workers operate outputs predecessor loader status process task_stacks signals jobs repair explain treatment",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )

@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_job(status)
     status.add_argument("--json", action="store_true", help="what is in its stats.json")
     status.set_defaults(verb=_verb("verbs", "status"))
+    _add_health(verbs)
     _add_explain(verbs)
     _add_politeness(verbs)
     _add_jobs(verbs)
@@ -178,6 +179,20 @@ def _add_fetch(verbs: Any) -> None:
 
     fetch.parse_known_args = parse_with_options
     fetch.set_defaults(verb=_verb("fetch", "fetch"), complain=fetch.error)
+
+
+def _add_health(verbs: Any) -> None:
+    health = verbs.add_parser(
+        "health",
+        help="ask a running crawl's status page whether it is alive",
+        description="Ask /healthz of the status page that a running crawl serves (status.listen), as a container's "
+        "HEALTHCHECK does.",
+        epilog="exit codes: 0 alive; 1 not, or nobody answers",
+    )
+    health.add_argument("url", nargs="?", metavar="URL", help="the page (default: where status.listen says)")
+    health.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="for an answer (default: 3)")
+    _add_settings(health)
+    health.set_defaults(verb=_verb("health", "health"))
 
 
 def _add_explain(verbs: Any) -> None:
