@@ -28,8 +28,10 @@ from crawler.engine import Engine, Phase
 from crawler.epochs import Epochs
 from crawler.errors import EngineUnavailable, JobError, OutputError, UsageError
 from crawler.exchange import Exchange
-from crawler.export import make_exporter
+from crawler.export import make_exporter, part_target
+from crawler.export.address import is_database
 from crawler.export.spool import Spool
+from crawler.export.writer import Writer
 from crawler.frontier.local import LocalFrontier
 from crawler.frontier.shared import SharedFrontier
 from crawler.guard import Guard
@@ -73,13 +75,15 @@ _STATS_SECONDS = 10.0
 
 
 class Output(NamedTuple):
-    """Where items go: a file whose suffix says the format, or `-`."""
+    """Where items go: a file whose suffix says the format, a table of PostgreSQL, or `-`."""
 
     target: str
     overwrite: bool = False
 
     @property
     def replaces_something(self) -> bool:
+        if is_database(self.target):
+            return self.overwrite
         return self.overwrite and os.path.isfile(self.target) and os.path.getsize(self.target) > 0
 
 
@@ -128,11 +132,12 @@ class Crawl:
         if self.worker is not None:
             workers.check_options(settings, refresh=refresh)
             job = None if job is None else workers.worker_folder(job, self.worker)
-            outputs = [output._replace(target=workers.part_target(output.target, self.worker)) for output in outputs]
+            outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
-        exporters = [make_exporter(*output, guard_formulas=guard) for output in outputs]
+        writer = Writer(spider.name if job is None else str(job.absolute()))
+        exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
         self._outputs = Outputs(exporters, job, spider.name)
         self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
@@ -170,7 +175,7 @@ class Crawl:
         if self._previous is not None and reason not in UNFINISHED:
             self._previous.remove()
         logger.info("%s: %s", self.spider.name, _ending(reason))
-        return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
+        return Result(reason, self.engine.totals(), self.job, tuple(each.target for each in self._outputs.items))
 
     # -- the stack ---------------------------------------------------------------------------------------------------
 

@@ -47,10 +47,6 @@ def worker_folder(job: Path, worker: str) -> Path:
     return job.with_name(f"{job.name}.{worker}")
 
 
-def part_target(target: str, worker: str) -> str:
-    return target
-
-
 def check_options(settings: Settings, *, refresh: bool) -> None:
     """Raises `UsageError` for what several workers cannot do."""
     if refresh:

@@ -142,8 +142,8 @@ def _add_run(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="append items; .jsonl, .jsonl.gz, .jsonl.zst, .json, .csv or .db; - is standard output, as JSON lines; "
-        "may be given again",
+        help="append items; .jsonl, .jsonl.gz, .jsonl.zst, .json, .csv or .db, or postgresql://…; - is standard output "
+        "(JSON lines); may be given again",
     )
     run.add_argument("-O", dest="overwrite", action="append", default=[], metavar="FILE", help="overwrite with items")
     run.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
