@@ -203,7 +203,7 @@ class RedisBroker:
 
     async def commit(self, epoch: WorkerEpoch) -> int:
         crawl, session = self._crawl, self._session
-        known = sum(await crawl.everywhere(additions(crawl, session, epoch)))
+        known = int(sum(await crawl.everywhere(additions(crawl, session, epoch))))
         redo = redo_of(crawl, session, epoch)
         await self._engine.one(crawl.on_worker("record", session, redo.number, encode(redo), *values(epoch.own)))
         self._commit = redo.number

@@ -145,8 +145,8 @@ class Engine:
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy != "noeviction":
             raise UsageError(
-                f"{node} would throw away what waits when its memory is full: set maxmemory-policy to noeviction (it is "
-                f"{policy})"
+                f"{node} would throw away what waits when its memory is full: set its maxmemory-policy to noeviction "
+                f"(it is {policy})"
             )
         if not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
             logger.warning("%s keeps nothing on disk", node)
@@ -169,7 +169,8 @@ class Engine:
         """The answers, in order. On one server they go out together; in a Cluster side by side."""
         if not calls:
             return []
-        return await self._patiently(lambda: self._send(calls))
+        answers: list[Any] = await self._patiently(lambda: self._send(calls))
+        return answers
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         from redis.exceptions import NoScriptError

@@ -1,4 +1,4 @@
-"""Where things are: the crawl's slots, a host's shard, a fingerprint's set, and which shards a worker looks at first."""
+"""Where things are: a crawl's slots, a host's shard, a fingerprint's set, and which shards a worker looks at first."""
 
 from __future__ import annotations
 
