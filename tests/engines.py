@@ -7,9 +7,12 @@ import shutil
 import socket
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Cluster", "Server", "needs_redis"]
 

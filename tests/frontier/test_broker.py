@@ -680,7 +680,7 @@ async def test_values_for_all_workers_come_with_the_host_that_they_may_be_about(
 async def test_a_page_that_several_are_redirected_to_is_the_firsts(crew):
     worker = await crew.worker()
     await worker.add(entry(1), entry(2), entry(3))
-    one, two, three = await worker.tasks()
+    one, two, _ = await worker.tasks()
     assert await worker.reach("b.test:80", 77, one.id)
     assert await worker.reach("b.test:80", 77, one.id)
     assert not await worker.reach("b.test:80", 77, two.id)

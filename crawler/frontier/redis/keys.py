@@ -101,6 +101,12 @@ class Keys:
         self.crawl = crawl
         self.control = self._prefix("ctl")
 
+    @property
+    def everything(self) -> str:
+        """A pattern that all keys of the crawl match, and no others."""
+        name = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in self.crawl)
+        return f"{{crawler:{name}:*"
+
     def _prefix(self, slot: str) -> str:
         return f"{{crawler:{self.crawl}:{slot}}}:"
 
