@@ -370,6 +370,23 @@ async def test_a_claim_with_room_for_requests_brings_some(crew):
     assert [numbers(loan.tasks) for loan in given.loans] == [[0, 1]]
 
 
+async def test_who_has_a_host_gets_more_of_its_requests_by_claiming_it(crew):
+    one, two = await crew.worker("w1"), await crew.worker("w2")
+    await one.add(*(entry(n) for n in range(7)))
+    (loan,) = await one.borrow()
+    assert (numbers(loan.tasks), loan.more) == ([0, 1, 2], True)
+    (more,) = await one.claim("a.test:80")
+    assert (more.key, numbers(more.tasks), more.more) == ("a.test:80", [3, 4, 5], True)
+    (more,) = await one.claim("a.test:80")
+    assert (numbers(more.tasks), more.more) == ([6], False)
+    (more,) = await one.claim("a.test:80")
+    assert (more.tasks, more.more) == ([], False)
+    await one.end(Verdict.DONE, *loan.tasks)
+    await one.give_back(loan)
+    await one.add(entry(9))
+    assert numbers(await two.tasks()) == [9]
+
+
 # -- commits ---------------------------------------------------------------------------------------------------------
 
 

@@ -192,7 +192,7 @@ class Lender:
     async def _handed_on(self) -> list[HostLoan]:
         lent = self._loans
         wanted = []
-        for key, _, _, _, names, _ in lent:
+        for key, _, _, _, names, *_ in lent:
             unknown = [name for name in names if name.decode() not in self._known]
             if unknown:
                 shard = self._crawl.config.shard_of(key.decode())
@@ -204,19 +204,10 @@ class Lender:
             for (key, names, _), kept in zip(wanted, found, strict=True)
         }
         self._loans = []
-        return [self._loan(*loan, values=values.get(loan[0], {})) for loan in lent]
+        return [self._loan(loan, values.get(loan[0], {})) for loan in lent]
 
-    def _loan(
-        self,
-        key: bytes,
-        places: int,
-        state: bytes,
-        named: list[bytes],
-        _: list[bytes],
-        tasks: list[list[Any]],
-        *,
-        values: dict[str, bytes],
-    ) -> HostLoan:
+    def _loan(self, row: list[Any], values: dict[str, bytes]) -> HostLoan:
+        key, places, state, named, _, tasks, more = row
         name = key.decode()
         shard = self._crawl.config.shard_of(name)
         return HostLoan(
@@ -226,6 +217,7 @@ class Lender:
             [_task(name, shard, task) for task in tasks],
             values,
             sorted(host.decode() for host in named),
+            more > 0,
         )
 
 

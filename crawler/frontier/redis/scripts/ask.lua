@@ -14,7 +14,8 @@ end
 
 local function loan(host, places, state, tasks)
   local named, names = values(host)
-  loans[#loans + 1] = {host, places, state, named, names, tasks}
+  local more = call('EXISTS', P .. 'q:' .. host, P .. 'p:' .. host)
+  loans[#loans + 1] = {host, places, state, named, names, tasks, more}
 end
 
 local function lapses(payload)
@@ -156,15 +157,27 @@ local function wanted_by_another(host)
   return who ~= session
 end
 
+-- More requests of a host that the session has.
+local function lend_more(host, places)
+  local its_quota, _, state = record(host)
+  local tasks = pop(host, its_quota or quota)
+  call('HSET', LOANS, host, sequence .. ' ' .. places)
+  taken[#taken + 1] = {host, tonumber(places), state, tasks}
+  lent = lent + #tasks
+end
+
 for _ = 1, number() do -- claims
   local host = arg()
   local turn = call('ZSCORE', READY, host)
-  if not wanted_by_another(host) then
+  local mine = call('HGET', LOANS, host)
+  if mine then
+    lend_more(host, string.match(mine, ' (%d+)$'))
+  elseif not wanted_by_another(host) then
     local before = #taken
     if not turn or tonumber(turn) <= now then lend(host, math.max(want - lent, 0), true) end
     if #taken > before then
       call('HDEL', P .. 'wants', host)
-    elseif call('HEXISTS', LOANS, host) == 0 then
+    else
       call('HSET', P .. 'wants', host, session .. ' ' .. math.min(until_, now + WISH_MS))
       wished = true
     end
