@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from random import Random
 
+from crawler.clock import SystemClock
 from crawler.contracts import Entry
 from crawler.errors import EngineUnavailable
 from crawler.frontier.broker import Ask, Claim, End, HostReturn, WorkerEpoch
@@ -39,7 +40,7 @@ class Crew:
         return RedisBroker(
             FrontierSettings(url=self.url, **settings),
             worker=name,
-            clock=self.clock,
+            clock=self.clock if owns_time else SystemClock(),
             rng=Random(name),
             now=self.clock.now if owns_time else None,
             **given,

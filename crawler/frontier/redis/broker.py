@@ -172,19 +172,19 @@ class RedisBroker:
 
     async def _is_ours_to_reap(self, session: Session) -> bool:
         key = f"{self._keys.control}reaping:{session.id}"
-        call = command("SET", key, self._session.id, "NX", "GET", "PX", _REAPING_MS)
+        call = run("although_full", key, "SET", self._session.id, "NX", "GET", "PX", _REAPING_MS)
         return await self._engine.one(call) in (None, self._session.id.encode())
 
     async def _count(self) -> Counts:
         counts = (await levels_of(self._crawl)).counts()
-        call = command("HSET", f"{self._keys.control}counts", "all", msgspec.msgpack.encode(counts))
+        call = run("although_full", f"{self._keys.control}counts", "HSET", "all", msgspec.msgpack.encode(counts))
         await self._engine.one(call)
         return counts
 
     async def leave(self) -> None:
         session = self._session
         # Whatever happens from here on, its time is over.
-        await self._engine.one(command("ZADD", f"{self._keys.control}sessions", "XX", 0, session.id))
+        await self._engine.one(run("although_full", f"{self._keys.control}sessions", "ZADD", "XX", 0, session.id))
         await reaping.take_apart(self._crawl, session, delay=self._delay, has_left=True)
 
     # -- hosts and what they have waiting ----------------------------------------------------------------------------

@@ -122,6 +122,8 @@ class Engine:
         url = self._url.replace("+cluster", "", 1)
         try:
             self._client = (RedisCluster if self._is_cluster else Redis).from_url(url, **options)
+            if not self._is_cluster:
+                self._client.connection_pool.make_connection()  # only this looks at all options
         except (ValueError, TypeError):  # the message would hold the whole URL
             raise UsageError(
                 f"frontier.url: {self.name} is no URL of an engine, or has options that there are not"
@@ -209,7 +211,7 @@ class Engine:
         return (await self.all([call]))[0]
 
     async def all(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers, in order. On one server they go out together; in a Cluster side by side."""
+        """The answers, in order. What goes to one server goes out together."""
         if not calls:
             return []
         answers: list[Any] = await self._patiently(lambda: self._send(calls))
@@ -230,9 +232,6 @@ class Engine:
         return answers
 
     async def _exchange(self, words: list[list[Any]]) -> list[Any]:
-        if self._is_cluster:
-            sent = [self._client.execute_command(*each) for each in words]
-            return list(await asyncio.gather(*sent, return_exceptions=True))
         pipeline = self._client.pipeline(transaction=False)
         for each in words:
             pipeline.execute_command(*each)
