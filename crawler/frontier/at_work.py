@@ -120,7 +120,11 @@ class Deaths(dict[int, int]):
         if death is None or self._get("life") == b"%d" % death.life:
             return
         self._put("life", b"%d" % death.life)
-        for fingerprint in death.fingerprints:
+        self.add(death.fingerprints)
+
+    def add(self, fingerprints: Iterable[int]) -> None:
+        """One of these killed a process."""
+        for fingerprint in fingerprints:
             self[fingerprint] = self.get(fingerprint, 0) + 1
             self._put(f"death/{fingerprint:016x}", b"%d" % self[fingerprint])
 

@@ -277,6 +277,9 @@ class DiskStore:
     def _last_page(self) -> int:
         return int(self._env.info()["last_pgno"])
 
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        self.deaths.add(fingerprints)
+
     def forget_deaths(self, fingerprint: int) -> None:
         self.deaths.forget(fingerprint)
 

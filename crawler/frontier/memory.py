@@ -134,5 +134,9 @@ class MemoryStore:
     def stays_at_work(self) -> Callable[[], None]:
         return lambda: None
 
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        for fingerprint in fingerprints:
+            self.deaths[fingerprint] = self.deaths.get(fingerprint, 0) + 1
+
     def forget_deaths(self, fingerprint: int) -> None:
-        pass
+        self.deaths.pop(fingerprint, None)
