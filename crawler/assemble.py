@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from crawler import settings as setting
+from crawler import workers
 from crawler.bounds import Bounds
 from crawler.clock import SystemClock
 from crawler.collector import Collector
@@ -25,11 +26,12 @@ from crawler.context import Context
 from crawler.cookies.suffixes import registrable_domain
 from crawler.engine import Engine
 from crawler.epochs import Epochs
-from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
+from crawler.errors import EngineUnavailable, JobError, OutputError, UsageError
 from crawler.exchange import Exchange
 from crawler.export import make_exporter
 from crawler.export.spool import Spool
 from crawler.frontier.local import LocalFrontier
+from crawler.frontier.shared import SharedFrontier
 from crawler.guard import Guard
 from crawler.inline import Inline
 from crawler.loader import item_types, load_function
@@ -53,10 +55,10 @@ from crawler.visit import Visits
 from crawler.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from crawler.contracts import Clock, Fetcher, Pipeline
+    from crawler.contracts import Clock, Fetcher, Frontier, Pipeline
     from crawler.download.robots import RobotsCache
     from crawler.frontier.previous import Previous
     from crawler.frontier.store import Store
@@ -121,6 +123,14 @@ class Crawl:
     ) -> None:
         self.spider = spider
         self.settings = settings
+        self.worker = workers.worker_name(settings.frontier) if workers.is_shared(settings.frontier) else None
+        """Its name where it is one of several."""
+        if self.worker is not None:
+            from crawler.export import part_target
+
+            workers.check_options(settings, refresh=refresh)
+            job = None if job is None else workers.worker_folder(job, self.worker)
+            outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
@@ -195,11 +205,14 @@ class Crawl:
         fetcher = await stack.enter_async_context(downloader)
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
+        if isinstance(frontier, SharedFrontier):
+            frontier.on_named = fetcher.allow_host
+            frontier.on_shared = lambda values: fetcher.restore_cookies(_cookies(values))
         parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
         self.engine = self._build(frontier, fetcher, parsing, Fingerprinter(key))
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
 
-    def _build(self, frontier: LocalFrontier, fetcher: Fetcher, parsing: Parsing, fingerprint: Fingerprinter) -> Engine:
+    def _build(self, frontier: Frontier, fetcher: Fetcher, parsing: Parsing, fingerprint: Fingerprinter) -> Engine:
         """The loop over the rooms."""
         context = self._context(frontier, fetcher)
         pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
@@ -271,7 +284,7 @@ class Crawl:
             only_changed=self._only_changed,
         )
 
-    def _context(self, frontier: LocalFrontier, fetcher: Fetcher) -> Context:
+    def _context(self, frontier: Frontier, fetcher: Fetcher) -> Context:
         return Context(
             spider=self.spider,
             settings=self.settings,
@@ -285,7 +298,7 @@ class Crawl:
             job=self.job,
         )
 
-    def _robots(self, frontier: LocalFrontier) -> RobotsCache:
+    def _robots(self, frontier: Frontier) -> RobotsCache:
         from crawler.download.robots import RobotsCache
 
         http = self.settings.http
@@ -293,9 +306,30 @@ class Crawl:
         agent = product_token(http.user_agent)
         return RobotsCache(self.clock, agent, timeout, saved=frontier.get, patience=self.settings.retry.times)
 
+    async def _join(self, stack: contextlib.AsyncExitStack, worker: str) -> SharedFrontier:
+        """One of several workers, with its part of their frontier."""
+        settings = self.settings
+        if self._fresh:
+            await workers.discard(settings, self.spider.name)
+        frontier = workers.shared_frontier(
+            workers.redis_broker(settings, self.spider.name, worker=worker, clock=self.clock, rng=self._rng),
+            settings,
+            clock=self.clock,
+            rng=self._rng,
+            rule=self._rule,
+            group=_site_of if settings.politeness.group_by == "domain" else None,
+            pages=lambda: self.stats.total.pages,
+        )
+        await stack.enter_async_context(frontier)
+        logger.info("%s: worker %s joins a crawl: %s", self.spider.name, worker, frontier.first_words())
+        return frontier
+
     async def _open_frontier(
-        self, stack: contextlib.AsyncExitStack, store: Store, before: Before | None
-    ) -> LocalFrontier:
+        self, stack: contextlib.AsyncExitStack, store: Store | None, before: Before | None
+    ) -> LocalFrontier | SharedFrontier:
+        if store is None:
+            assert self.worker is not None
+            return await self._join(stack, self.worker)
         crawl = self.settings.crawl
         frontier = LocalFrontier(
             store,
@@ -315,7 +349,7 @@ class Crawl:
         logger.info("%s: %s", self.spider.name, words)
         return frontier
 
-    async def _claim(self, frontier: LocalFrontier, now: float) -> bytes:
+    async def _claim(self, frontier: Frontier, now: float) -> bytes:
         """The key of the crawl's fingerprints, made with the job, so that no site can know what collides."""
         owner = frontier.get("spider")
         if owner is not None and owner != self.spider.name.encode():
@@ -333,19 +367,20 @@ class Crawl:
             await frontier.commit({**values, "key": key}, now)
         return key
 
-    def _store(self) -> Store:
+    def _store(self) -> Store | None:
+        """None: it is elsewhere."""
+        if self.worker is not None:
+            return None
         url = self.settings.frontier.url
         if url is None and self.job is not None:
             from crawler.frontier.disk import DiskStore
 
             return DiskStore(self.job / "frontier", window=self.settings.frontier.window)
-        if url is None or url == "memory://":
-            from crawler.frontier.memory import MemoryStore
+        from crawler.frontier.memory import MemoryStore
 
-            return MemoryStore()
-        raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
+        return MemoryStore()
 
-    def _prepare_job(self, store: Store) -> Before | None:
+    def _prepare_job(self, store: Store | None) -> Before | None:
         """What the job folder holds of an earlier crawl. One that finished, or is to be discarded, makes room."""
         from crawler.frontier.disk import DiskStore
 
@@ -401,6 +436,10 @@ def _instance(pipeline: Any) -> Pipeline:
         raise UsageError(f"pipeline {made!r} needs a method `async def process_item(self, item, spider)`")
     pipeline_made: Pipeline = made
     return pipeline_made
+
+
+def _cookies(values: Mapping[str, bytes | None]) -> list[bytes]:
+    return [row for key, row in values.items() if key.startswith("cookie/") and row is not None]
 
 
 def _site_of(host: str) -> str:

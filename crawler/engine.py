@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from crawler import crash, fate
 from crawler.callback_time import CallbackTime
 from crawler.contracts import Lease, Verdict
-from crawler.errors import EngineUnavailable
+from crawler.errors import first_cause
 from crawler.fate import Fate
 from crawler.feed import Feed
 from crawler.inline import trusted
@@ -133,6 +133,20 @@ class Engine:
 
     async def run(self) -> str:
         self.phase = Phase.RUNNING
+        self._frontier.on_change, self._frontier.on_stop = self._place_freed, self.stop
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(self._frontier.serve(), name="frontier")
+                await self._run()
+                serving.cancel()
+        except BaseExceptionGroup as errors:
+            cause = first_cause(errors)
+            raise cause from cause.__cause__
+        finally:
+            self.phase = Phase.CLOSED
+        return self.stats.reason
+
+    async def _run(self) -> None:
         self._places.on_leave = self._place_freed
         self._epochs.on_change = self._changed
         self.spider._services = self._inline
@@ -143,7 +157,6 @@ class Engine:
             await self._open_user_code()
         except BaseException:
             self.stats.reason = "failed"
-            self.phase = Phase.CLOSED
             raise
         crash.point("recovered")
         try:
@@ -158,16 +171,13 @@ class Engine:
                 await self._schedule()
                 await self._drain(feeding)
                 await self._epochs.end(regular)
-        except BaseExceptionGroup as errors:
+        except BaseExceptionGroup:
             self.stats.reason = "failed"
-            cause = _first_cause(errors)
-            raise cause from cause.__cause__
-        finally:
-            self.phase = Phase.CLOSED
+            raise
+        self.phase = Phase.CLOSED
         await self._close_user_code()
         self.stats.finished_at = self._clock.now()
         await self._epochs.finish(self.stats.reason)
-        return self.stats.reason
 
     def stop(self, reason: str = "stopped") -> None:
         """Start no more; let what is in flight finish within `crawl.drain_seconds`; give the rest back."""
@@ -295,6 +305,8 @@ class Engine:
                 self._set_aside(page, "unknown_callback", f"spider {self.spider.name!r} has no method {missing!r}")
             else:
                 page = await self._visit(page, request, lease, place)
+                if page.reached is not None:
+                    await self._frontier.reach(lease, page.reached.host, page.reached.fingerprint)
         place.leave()
         crash.point("after_callback")
         self._epochs.apply(page)
@@ -479,16 +491,3 @@ async def _settled(result: Any) -> None:
     """Hooks may be `async def`, as documented, or `def`, as Scrapy's are."""
     if inspect.isawaitable(result):
         await result
-
-
-def _first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error to show: what went wrong first; an engine that is unavailable before its consequences."""
-    leaves: list[BaseException] = []
-    groups: list[BaseException] = [errors]
-    while groups:
-        error = groups.pop()
-        if isinstance(error, BaseExceptionGroup):
-            groups.extend(reversed(error.exceptions))
-        else:
-            leaves.append(error)
-    return next((error for error in leaves if isinstance(error, EngineUnavailable)), leaves[0])

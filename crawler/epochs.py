@@ -262,7 +262,7 @@ class Epochs:
                 values.update(rows())
             if started:
                 values["started"] = b"1"
-            await self._frontier.commit(values, self._clock.now())
+            self._stats.total.duplicates += await self._frontier.commit(values, self._clock.now())
             self._unsynced = True
             self._watched = self._clock.now()
         finally:

@@ -65,6 +65,7 @@ __all__ = [
     "TLSError",
     "TimeoutError",
     "UsageError",
+    "first_cause",
     "message_of",
 ]
 
@@ -252,3 +253,16 @@ def message_of(error: BaseException) -> str:
 
         logging.getLogger("crawler.errors").exception("the text of a %s cannot be had", type(error).__name__)
         return f"<{type(error).__name__}>"
+
+
+def first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error to show: what went wrong first; an engine that is unavailable before its consequences."""
+    leaves: list[BaseException] = []
+    groups: list[BaseException] = [errors]
+    while groups:
+        error = groups.pop()
+        if isinstance(error, BaseExceptionGroup):
+            groups.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, EngineUnavailable)), leaves[0])

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """attempt errors crash dead_letter fate redaction url query encoding css selector references directives links body
+    """attempt errors entry crash dead_letter fate redaction url query encoding css selector references directives links body
     storable request form file_names curl response item settings contracts listings markup""",
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
@@ -33,7 +33,7 @@ LAYERS = (
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed engine""",
     # 4 assembly
-    "assemble outputs predecessor loader status process signals jobs repair explain treatment",
+    "assemble workers outputs predecessor loader status process signals jobs repair explain treatment",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -59,6 +59,7 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",
     "predecessor": "what the last crawl left is looked at before anything is assembled",
     "jobs": "a job is looked at without a crawl",

@@ -11,8 +11,8 @@ way, the host goes back with its state and the time of its next turn. Only a hos
 workers at a time: then each has a share of its places.
 
 What a worker has lies with its session. One that is not renewed for `lease_seconds` lapses as a whole: its hosts are
-free after their delay, its requests are back at the head of their queues, and nothing that it commits is taken any more.
-So there is no deadline of a single request, and the worker that went on without noticing is told at its next word.
+free after their delay, its requests are back at the head of their queues, and nothing that it commits is taken. So no
+request has a deadline of its own, and a worker that went on without noticing is told at its next word.
 
 Times are seconds by the broker's clock; durations where they are called so.
 """
@@ -60,6 +60,9 @@ class Task(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """`"name:port"` where that is not the key under which it is lent."""
     lapses: int = 0
     """How many sessions lapsed that had it."""
+    number: int = 0
+    """64 bits. Of an entry that was not filtered: tells it from others with its fingerprint, however often it is lent.
+    """
 
 
 class HostLoan(msgspec.Struct, array_like=True, frozen=True):

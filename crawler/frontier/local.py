@@ -94,6 +94,8 @@ class LocalFrontier:
         by_address: bool = False,
         concurrency: int | None = None,
     ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[str], None] = lambda reason: None
         self._store = store
         self._note = store.at_work
         self.stays_at_work = store.stays_at_work
@@ -159,6 +161,15 @@ class LocalFrontier:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._store.close()
+
+    async def serve(self) -> None:
+        """Nobody else has a part of it."""
+
+    async def claims_start(self) -> bool:
+        return True
+
+    async def reach(self, lease: Lease, host: str, fingerprint: int) -> None:
+        """`remember` knows."""
 
     # -- entries in --------------------------------------------------------------------------------------------------
 
@@ -389,11 +400,12 @@ class LocalFrontier:
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         return self._store.rows(prefix)
 
-    async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
+    async def commit(self, values: Mapping[str, bytes | None], now: float) -> int:
         self._turns.save()
         self._turns.evict_idle(now, [leased.host for leased in self._leased.values()])
         counters = COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters, "clock": b"%.3f" % now})
+        return 0
 
     @property
     def is_behind(self) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from crawler.frontier.store import Store
+    from crawler.frontier.store import HostStates
 
 __all__ = ["ALL_PLACES", "Host", "Turns"]
 
@@ -66,7 +66,7 @@ class Turns:
 
     def __init__(
         self,
-        store: Store,
+        store: HostStates,
         *,
         rule: Callable[[str], HostRule],
         rng: Random,
@@ -141,6 +141,27 @@ class Turns:
         self._let_in(before)
         self.schedule(state)
         return True
+
+    def open(self, name: str, now: float) -> Controller:
+        """The controller of a host or group that comes from elsewhere, as it was there."""
+        self._resumed = now
+        return self._controller_of(name)
+
+    def close(self, name: str) -> None:
+        """It goes elsewhere, and its hosts, which have no place taken, with it."""
+        controller = self._controllers.pop(name, None)
+        if controller is not None:
+            self._lanes.claim(controller, 0.0)
+            self._crowded.pop(controller, None)
+            self._touched.discard(controller)
+
+    def forget(self, name: str) -> None:
+        """Before `close`: one of the hosts."""
+        host = self.hosts.pop(name)
+        host.window.clear()
+        host.turn = host.beyond = host.due = None
+        host.controller.members -= 1
+        self._resting.discard(host)
 
     def clear(self) -> None:
         self.hosts.clear()
