@@ -10,31 +10,29 @@ requests at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from crawler import url as urls
-from crawler.contracts import Counts, Lease, Outcome, Verdict
+from crawler.contracts import Counts, Lease, Outcome, Taken, Verdict
 from crawler.errors import SessionLost
 from crawler.frontier.broker import Control, Given, HostLoan, News, Session, Task, WorkerEpoch
+from crawler.frontier.loans import quota
 from crawler.frontier.local import Terms
+from crawler.frontier.reaches import Reaches
 from crawler.frontier.turns import ALL_PLACES
 from crawler.politeness import HostState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from crawler.contracts import Clock, Entry
-    from crawler.frontier.broker import Ask, End, HostReturn
+    from crawler.contracts import Clock
+    from crawler.frontier.broker import Ask, HostReturn
     from crawler.frontier.local import Lent, LentEntry, LocalFrontier
     from crawler.politeness import Controller
 
-__all__ = ["Effects", "Lending", "LendingBroker", "Worker"]
+__all__ = ["Lending", "LendingBroker", "Worker"]
 
-_HOLD_SECONDS: Final = 5.0
-_MOST_TASKS: Final = 50
 _RESERVED_SECONDS: Final = 5.0
 """How long a host waits for the worker that wanted it."""
 _COUNTS_SECONDS: Final = 0.5
@@ -43,18 +41,9 @@ _STATE: Final = msgspec.msgpack.Decoder(HostState)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SHARED: Final = "cookie/"
 """What the keys of values for all workers begin with; `started` is the other one."""
+_SCHEMES: Final = {"http": "80", "https": "443"}
+"""Whose robots.txt may be kept of a host, with their usual ports."""
 _GIVEN_AT_START: Final = ("budget/", "trap/")
-
-
-class Effects(NamedTuple):
-    """What an epoch of a worker does to the frontier, once and together."""
-
-    entries: Sequence[Entry]
-    outcomes: Sequence[Outcome]
-    values: Mapping[str, bytes | None]
-    named: Sequence[str]
-    hidden: int
-    """Entries that are not among `entries`, because a redirect is just leading there."""
 
 
 class _Loan:
@@ -99,16 +88,6 @@ class Worker:
         return f"<Worker {self.id} hosts={len(self.loans)} requests={len(self.leases)}>"
 
 
-class _Reach:
-    """A redirect is leading somewhere: whose, and what else was to go there meanwhile."""
-
-    __slots__ = ("entries", "task")
-
-    def __init__(self, task: str) -> None:
-        self.task = task
-        self.entries: list[Entry] = []
-
-
 class Lending:
     """What the brokers of one process share. `workers` is how many there are to be; `pages` says how many pages counted
     so far, for `page_limit` (0: none). `commit` makes an epoch take effect in another way than at once; it gives back
@@ -138,8 +117,8 @@ class Lending:
         self._share = max(1, workers)
         self._group = group
         self._page_limit = page_limit
-        self._pages = pages or (lambda: self._counted)
         self._counted = 0
+        self._pages = pages or (lambda: self._counted)
         self._lease_seconds = lease_seconds
         self._commit = commit or self._take_at_once
         self._workers: dict[str, Worker] = {}
@@ -148,7 +127,8 @@ class Lending:
         """Of hosts that are not lent as is usual."""
         self._shared_places: dict[str, int] = {}
         self._wishes: dict[str, list[Worker]] = {}
-        self._reaches: dict[tuple[str, int], _Reach] = {}
+        self._reaches = Reaches(frontier)
+        self.reach = self._reaches.begin
         self._versions: dict[str, int] = {}
         """Of the shared values that changed since the start."""
         self._version = 0
@@ -219,7 +199,7 @@ class Lending:
         killers = set(at_work) & {lease.fingerprint for lease in worker.leases.values()}
         self._frontier.died(killers)
         released = [Outcome(lease, Verdict.RELEASE) for lease in worker.leases.values()]
-        self._drop_reaches(worker.leases, now)
+        self._frontier.add(self._reaches.drop(worker.leases), now)
         worker.leases.clear()
         self._frontier.complete(released, now)
         for key, loan in [*worker.loans.items(), *worker.reserved.items()]:
@@ -257,7 +237,7 @@ class Lending:
         return Terms(tasks, places) if places > 0 else None
 
     def _quota(self, controller: Controller) -> int:
-        return self._quotas.get(controller.name) or _usual_quota(controller.delay)
+        return self._quotas.get(controller.name) or quota(controller.delay)
 
     def _more(self, worker: Worker, want: int, now: float) -> list[HostLoan]:
         """Of hosts that it has a share of: whoever is quick should not have to give it back for that."""
@@ -303,9 +283,7 @@ class Lending:
         worker.loans[key] = _Loan(lent.controller, lent.places)
         return self._host_loan(key, lent.controller, lent.places, self._tasks(worker, key, lent.entries), worker)
 
-    def _host_loan(
-        self, key: str, controller: Controller, places: int, tasks: list[Task], worker: Worker
-    ) -> HostLoan:
+    def _host_loan(self, key: str, controller: Controller, places: int, tasks: list[Task], worker: Worker) -> HostLoan:
         hosts = dict.fromkeys([key, *(task.host or key for task in tasks)])
         state = _ENCODER.encode(controller.state()) if controller.next_start or controller.answers else b""
         return HostLoan(
@@ -340,10 +318,11 @@ class Lending:
             return
         unused = [worker.leases.pop(task) for task in returned.unused if task in worker.leases]
         self._frontier.complete([Outcome(lease, Verdict.RELEASE) for lease in unused], now)
-        self._drop_reaches(returned.unused, now)
         state = _STATE.decode(returned.state) if returned.state else None
+        if state is not None and loan.places != ALL_PLACES:
+            state = state._replace(places=None)  # its share
         self._frontier.take_back(loan.controller, loan.places, state, now + returned.wait, now)
-        _set(self._quotas, key, returned.quota if returned.quota != _usual_quota(loan.controller.delay) else 0)
+        _set(self._quotas, key, returned.quota if returned.quota != quota(loan.controller.delay) else 0)
         _set(self._shared_places, key, returned.shared_places)
         self._give_to_whoever_waits(key, loan.controller, now)
 
@@ -368,88 +347,42 @@ class Lending:
         return worker.duplicates
 
     async def _take_at_once(self, worker: Worker, epoch: WorkerEpoch) -> int:
-        now = self._clock.now()
-        effects = self.effects(worker, epoch)
-        duplicates = effects.hidden + len(effects.entries) - self._frontier.add(effects.entries, now)
-        self._frontier.complete(effects.outcomes, now)
-        self.named.update(effects.named)
-        await self._frontier.commit(effects.values, now)
-        return duplicates
+        taken = self.take(worker, epoch)
+        self.named.update(taken.named)
+        await self._frontier.commit({}, self._clock.now())
+        return taken.known
 
-    def effects(self, worker: Worker, epoch: WorkerEpoch) -> Effects:
-        """What an epoch does. To be called in the step in which it is done; it settles the rest."""
+    def take(self, worker: Worker, epoch: WorkerEpoch) -> Taken:
+        """What an epoch does to the frontier, into the open one: in one step, and durable with the next `commit`."""
         now = self._clock.now()
         self._counted += epoch.pages
         worker.allowance -= epoch.pages
-        entries, hidden = self._hide(epoch.entries)
+        entries, hidden = self._reaches.hide(epoch.entries)
+        known = hidden + (len(entries) - self._frontier.add(entries, now) if entries else 0)
         outcomes = []
         for end in epoch.ends:
             lease = worker.leases.pop(end.task, None)
             if lease is not None:
                 outcomes.append(Outcome(lease, end.verdict, end.wait and now + end.wait, end.end, end.record))
-        if self._reaches:
-            entries = [*entries, *self._reached(epoch.ends)]
-        values: dict[str, bytes | None] = {key: value for key, value in epoch.own.items() if "/" in key}
+        if self._reaches and (freed := self._reaches.end(epoch.ends)):
+            self._frontier.add(freed, now)
+        self._frontier.complete(outcomes, now)
+        self._frontier.put({key: value for key, value in epoch.own.items() if "/" in key})
         for of_host in epoch.of_hosts.values():
-            values.update(of_host)
-        values.update(self._share_out(worker, epoch.shared))
-        return Effects(entries, outcomes, values, epoch.named, hidden)
+            self._frontier.put(of_host)
+        if epoch.shared:
+            self._share_out(worker, epoch.shared)
+        return Taken(known, len(entries), len(outcomes), epoch.named, "started" in epoch.shared)
 
-    def _share_out(self, worker: Worker, values: Mapping[str, bytes | None]) -> Mapping[str, bytes | None]:
-        if values:
-            is_up_to_date = worker.heard == self._version
-            self._version += 1
-            self._versions.update(dict.fromkeys(values, self._version))
-            if is_up_to_date:
-                worker.heard = self._version  # it knows its own
+    def _share_out(self, worker: Worker, values: Mapping[str, bytes | None]) -> None:
+        self._frontier.put(values)
+        is_up_to_date = worker.heard == self._version
+        self._version += 1
+        self._versions.update(dict.fromkeys(values, self._version))
+        if is_up_to_date:
+            worker.heard = self._version  # it knows its own
         if "started" in values:
             worker.has_start = False
-        return values
-
-    # -- redirects ---------------------------------------------------------------------------------------------------
-
-    def reach(self, host: str, fingerprint: int, task: str) -> bool:
-        under_way = self._reaches.get((host, fingerprint))
-        if under_way is not None:
-            return under_way.task == task
-        if self._frontier.seen(host, fingerprint):
-            return False
-        self._reaches[host, fingerprint] = _Reach(task)
-        return True
-
-    def _hide(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], int]:
-        """Without those that a redirect is just leading to: whether they are known is told by its end."""
-        if not self._reaches:
-            return entries, 0
-        shown = []
-        for entry in entries:
-            reach = self._reaches.get((entry.host, entry.fingerprint)) if entry.filtered else None
-            if reach is None:
-                shown.append(entry)
-            else:
-                reach.entries.append(entry)
-        return shown, len(entries) - len(shown)
-
-    def _reached(self, ends: Iterable[End]) -> Iterable[Entry]:
-        """Where the redirects of these tasks led is known from now on; of others that ended it is not, and what was
-        to go there does."""
-        ended = {end.task: end.verdict for end in ends}
-        for (host, fingerprint), reach in list(self._reaches.items()):
-            verdict = ended.get(reach.task)
-            if verdict is None:
-                continue
-            del self._reaches[host, fingerprint]
-            if verdict is Verdict.DONE or verdict is Verdict.DEAD:
-                self._frontier.remember(host, fingerprint)
-            else:
-                yield from reach.entries
-
-    def _drop_reaches(self, tasks: Iterable[str], now: float) -> None:
-        gone = set(tasks)
-        for key, reach in list(self._reaches.items()):
-            if reach.task in gone:
-                del self._reaches[key]
-                self._frontier.add(reach.entries, now)
 
     # -- limits and the end ------------------------------------------------------------------------------------------
 
@@ -464,9 +397,16 @@ class Lending:
     def take_allowance(self, worker: Worker, pages: int) -> int:
         if pages > 0 and self._page_limit:
             out = sum(max(0, each.allowance) for each in self._workers.values())
-            pages = max(0, min(pages, self._page_limit - self._pages() - out))
+            left = self._page_limit - self._pages() - out
+            pages = max(0, min(pages, left, max(1, left // (2 * self._share))))  # so that nobody has them all
         worker.allowance += pages
         return pages
+
+    @property
+    def is_allowed_more(self) -> bool:
+        """There are pages that nobody was allowed yet."""
+        out = sum(max(0, each.allowance) for each in self._workers.values())
+        return not self._page_limit or self._page_limit - self._pages() > out
 
     def finish(self, reason: str) -> None:
         if self.control is Control.RUNNING:
@@ -530,16 +470,10 @@ class LendingBroker:
         return self._lending
 
 
-def _usual_quota(delay: float) -> int:
-    return _MOST_TASKS if delay <= 0 else max(1, min(_MOST_TASKS, math.ceil(_HOLD_SECONDS / delay)))
-
-
 def _robots_keys(host: str) -> list[str]:
     """Of the values that are kept of a host: see `RobotsRules.rows`."""
     name, _, port = host.rpartition(":")
-    origins = (
-        f"{scheme}://{name}" if port == usual else f"{scheme}://{host}" for scheme, usual in urls.DEFAULT_PORTS.items()
-    )
+    origins = (f"{scheme}://{name}" if port == usual else f"{scheme}://{host}" for scheme, usual in _SCHEMES.items())
     return [f"robots/{origin}" for origin in origins]
 
 

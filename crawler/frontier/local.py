@@ -397,6 +397,11 @@ class LocalFrontier:
     def get(self, key: str) -> bytes | None:
         return self._store.get_value(key)
 
+    def put(self, values: Mapping[str, bytes | None]) -> None:
+        """Values that join the open epoch now, and are there for `get` at once."""
+        for key, value in values.items():
+            self._store.put_value(key, value)
+
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         return self._store.rows(prefix)
 

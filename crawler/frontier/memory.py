@@ -114,12 +114,15 @@ class MemoryStore:
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         return iter(sorted((key, value) for key, value in self._values.items() if key.startswith(prefix)))
 
+    def put_value(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+
     async def commit(self, values: Mapping[str, bytes | None]) -> None:
         for key, value in values.items():
-            if value is None:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = value
+            self.put_value(key, value)
 
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
         await before()

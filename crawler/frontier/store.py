@@ -99,6 +99,10 @@ class Store(HostStates, Protocol):
 
     def get_value(self, key: str) -> bytes | None: ...
 
+    def put_value(self, key: str, value: bytes | None) -> None:
+        """None removes it."""
+        ...
+
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """The values whose keys begin with this, in the order of their keys."""
         ...
