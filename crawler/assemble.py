@@ -126,11 +126,9 @@ class Crawl:
         self.worker = workers.worker_name(settings.frontier) if workers.is_shared(settings.frontier) else None
         """Its name where it is one of several."""
         if self.worker is not None:
-            from crawler.export import part_target
-
             workers.check_options(settings, refresh=refresh)
             job = None if job is None else workers.worker_folder(job, self.worker)
-            outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
+            outputs = [output._replace(target=workers.part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
@@ -206,6 +204,7 @@ class Crawl:
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         if isinstance(frontier, SharedFrontier):
+            frontier.count_pages(lambda: self.stats.total.pages)
             frontier.on_named = fetcher.allow_host
             frontier.on_shared = lambda values: fetcher.restore_cookies(_cookies(values))
         parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
@@ -318,7 +317,6 @@ class Crawl:
             rng=self._rng,
             rule=self._rule,
             group=_site_of if settings.politeness.group_by == "domain" else None,
-            pages=lambda: self.stats.total.pages,
         )
         await stack.enter_async_context(frontier)
         logger.info("%s: worker %s joins a crawl: %s", self.spider.name, worker, frontier.first_words())

@@ -46,6 +46,10 @@ def worker_folder(job: Path, worker: str) -> Path:
     return job.with_name(f"{job.name}.{worker}")
 
 
+def part_target(target: str, worker: str) -> str:
+    return target
+
+
 def check_options(settings: Settings, *, refresh: bool) -> None:
     """Raises `UsageError` for what several workers cannot do."""
     if refresh:
@@ -89,7 +93,6 @@ def shared_frontier(
     rng: Random,
     rule: Callable[[str], HostRule],
     group: Callable[[str], str] | None,
-    pages: Callable[[], int],
     lapses: int = _LAPSES,
 ) -> SharedFrontier:
     return SharedFrontier(
@@ -100,7 +103,6 @@ def shared_frontier(
         group=group,
         concurrency=settings.crawl.concurrency,
         page_limit=settings.crawl.page_limit,
-        pages=pages,
         lapses=lapses,
     )
 

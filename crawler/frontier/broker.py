@@ -112,6 +112,8 @@ class Given(msgspec.Struct, array_like=True, frozen=True):
     """Those claimed included. A host that is not among them although it was claimed: claim it again in a moment."""
     next_due: float | None = None
     """When something more may be lent, if nothing changes until then; None: nobody knows."""
+    shared: dict[str, bytes | None] = {}
+    """As in `News`: with a host comes what other workers committed before it was free (its cookies)."""
 
 
 class Control(enum.StrEnum):

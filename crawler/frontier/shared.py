@@ -56,8 +56,8 @@ _UNITS: Final = 100
 class SharedFrontier:
     """`crawler.contracts.Frontier` over a `Broker`.
 
-    `rule`, `rng`, `group` and `concurrency` are as for `LocalFrontier`. `pages` says how many pages this run had, where
-    `page_limit` is not 0. `lapses`: see `Loans`. `serve` and `commit` raise `EngineUnavailable` and `SessionLost`.
+    `rule`, `rng`, `group` and `concurrency` are as for `LocalFrontier`. Where `page_limit` is not 0, call `count_pages`
+    before anything else. `lapses`: see `Loans`. `serve` and `commit` raise `EngineUnavailable` and `SessionLost`.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class SharedFrontier:
         group: Callable[[str], str] | None = None,
         concurrency: int,
         page_limit: int = 0,
-        pages: Callable[[], int] = lambda: 0,
         lapses: int = 1,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -86,7 +85,7 @@ class SharedFrontier:
         self.again, self.observe, self.host = turns.again, turns.observe, turns.change
         self.controller, self.waits = turns.controller, turns.waits
         self._concurrency = concurrency
-        self._allowance = _Allowance(page_limit, pages)
+        self._allowance = _Allowance(page_limit)
         self._session: Session
         self._values: dict[str, bytes] = {}
         self._of_hosts: collections.OrderedDict[str, bytes] = collections.OrderedDict()
@@ -133,6 +132,10 @@ class SharedFrontier:
             pass  # then it lapses
         finally:
             await self._broker.__aexit__(*exc)
+
+    def count_pages(self, pages: Callable[[], int]) -> None:
+        """What says how many pages there were so far, in this run and earlier ones."""
+        self._allowance.count(pages)
 
     def first_words(self) -> str:
         """How it stands, for the log."""
@@ -207,6 +210,7 @@ class SharedFrontier:
 
     def _take_in(self, given: Given, want: int) -> None:
         now = self._clock.now()
+        self._take_over(given.shared)
         for lent in given.loans:
             self._wishes.pop(lent.key, None)
             self._keep(lent)
@@ -228,10 +232,13 @@ class SharedFrontier:
     async def _renew(self, asked: float) -> None:
         news = self._news = await self._broker.renew()
         self._hear(news.now, asked)
-        if news.shared:
-            self._merge(news.shared)
-            self.on_shared(news.shared)
+        self._take_over(news.shared)
         self._obey(news.control, news.reason)
+
+    def _take_over(self, shared: Mapping[str, bytes | None]) -> None:
+        if shared:
+            self._merge(shared)
+            self.on_shared(shared)
 
     def _obey(self, control: Control, reason: str) -> None:
         before, self._control = self._control, control
@@ -424,15 +431,17 @@ class SharedFrontier:
 
 
 class _Allowance:
-    """How many of the pages that `crawl.page_limit` allows over all workers may be begun here. `pages` says how many
-    this run had."""
+    """How many of the pages that `crawl.page_limit` allows over all workers may be begun here."""
 
-    def __init__(self, limit: int, pages: Callable[[], int]) -> None:
+    def __init__(self, limit: int) -> None:
         self._is_limited = limit > 0
-        self._pages = pages
-        self._told = pages()
+        self._pages: Callable[[], int] = lambda: 0
+        self._told = 0
         self._units = self._begun = 0
         self._refusals = 0
+
+    def count(self, pages: Callable[[], int]) -> None:
+        self._pages, self._told = pages, pages()
 
     @property
     def left(self) -> int:

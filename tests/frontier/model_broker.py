@@ -61,10 +61,9 @@ class ModelCrawl:
             self.queue(key, task)
 
     def lapse(self, session, *, is_dead):
-        for key, host in self.hosts.items():
+        for host in self.hosts.values():
             if host.holders.pop(session, None) is not None and is_dead:
                 host.ready = max(host.ready, self.clock.now() + 0.5)
-            del key
         for id_, (owner, key, task) in list(self.begun.items()):
             if owner == session:
                 del self.begun[id_]
@@ -108,9 +107,13 @@ class ModelBroker:
         for session in [each for each, until in crawl.sessions.items() if until < now]:
             del crawl.sessions[session]
             crawl.lapse(session, is_dead=True)
+        return News(now, crawl.control, crawl.reason, self._shared(), self._counts(), len(crawl.sessions))
+
+    def _shared(self):
+        crawl = self.crawl
         news = {key: crawl.shared.get(key) for key, version in crawl.changed.items() if version > self.news_at}
         self.news_at = max(crawl.changed.values(), default=0)
-        return News(now, crawl.control, crawl.reason, news, self._counts(), len(crawl.sessions))
+        return news
 
     def _counts(self):
         crawl = self.crawl
@@ -145,7 +148,7 @@ class ModelBroker:
             loans += self._due(ask.tasks, now)
         dues = [host.ready for host in crawl.hosts.values() if host.waiting and not host.holders]
         dues += [due for due, *_ in crawl.later]
-        return Given(now, loans, min(dues, default=None))
+        return Given(now, loans, min(dues, default=None), self._shared())
 
     def _due(self, tasks, now):
         loans = []
@@ -197,9 +200,7 @@ class ModelBroker:
                 crawl.completed += 1
                 continue
             is_retry = end.verdict is Verdict.RETRY
-            task = Task(
-                **{**_fields(task), "attempt": task.attempt + is_retry, "record": end.record or task.record}
-            )
+            task = Task(**{**_fields(task), "attempt": task.attempt + is_retry, "record": end.record or task.record})
             self._wait(key, task, now + end.wait)
         for key, values in epoch.of_hosts.items():
             crawl.host(key).values.update(values)
