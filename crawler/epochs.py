@@ -179,7 +179,7 @@ class Epochs:
 
     def _take_items(self, page: Page) -> None:
         count = page.item_count
-        if page.refused_count:
+        if page.refused_count or page.refused is not None:
             self._take_refused(page)
         if not count:
             return

@@ -109,6 +109,8 @@ class Lending:
         commit: Callable[[Worker, WorkerEpoch], Awaitable[int]] | None = None,
     ) -> None:
         self.on_finish: Callable[[str], None] = lambda reason: None
+        self.on_lapse: Callable[[Worker], None] = self.end
+        """Called with whoever was not heard of for too long."""
         self.control, self.reason = Control.RUNNING, ""
         self.named = set() if named is None else named
         self._frontier = frontier
@@ -176,7 +178,7 @@ class Lending:
         worker.expires = now + self._lease_seconds
         for each in self.workers:
             if each.expires < now:
-                self.end(each)
+                self.on_lapse(each)
         news = [key for key, version in self._versions.items() if version > worker.heard]
         worker.heard = self._version
         shared = {key: self._frontier.get(key) for key in news}

@@ -24,7 +24,7 @@ import msgspec
 from crawler.errors import CrawlerError, EngineUnavailable, UsageError, first_cause, message_of
 from crawler.frontier.at_work import AtWork
 from crawler.frontier.shared import SharedFrontier
-from crawler.processes.frames import Frames
+from crawler.processes.frames import EXIT_CUT_OFF, Frames
 from crawler.processes.packing import Packing, Parcels
 from crawler.processes.remote import Link, Pulse, RemoteBroker
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 logger = logging.getLogger("crawler.processes")
-
-EXIT_CUT_OFF = 75
 
 _PATIENCE_SECONDS = 10.0
 """For the end of what runs when the parent is gone."""
@@ -112,7 +110,7 @@ class _Child:
         except Exception as error:
             told = isinstance(error, CrawlerError)
             where = "" if told else "".join(traceback.format_exception(error))
-            await self._link.call("broken", (isinstance(error, UsageError), message_of(error), where))
+            await self._link.call("broken", (isinstance(error, UsageError), message_of(error), where, time.time()))
         finally:
             self._note.end()
 

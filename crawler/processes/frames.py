@@ -16,8 +16,10 @@ from crawler.errors import EngineUnavailable
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["MOST_BYTES", "Frame", "Frames", "body"]
+__all__ = ["EXIT_CUT_OFF", "MOST_BYTES", "Frame", "Frames", "body"]
 
+EXIT_CUT_OFF: Final = 75
+"""Of a child that has lost its parent, or its session."""
 MOST_BYTES: Final = 256 << 20
 """Of one frame. An item may have a quarter of it; what there may be many of is sent in several."""
 _BUFFER_BYTES: Final = 1 << 20

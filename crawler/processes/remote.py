@@ -57,8 +57,7 @@ class Link:
                     waiting.set_exception(_gone())
 
     async def call(self, verb: str, content: Any, answer: Any = None) -> Any:
-        """The answer, as a value of this type. Raises `SessionLost`, and `EngineUnavailable` where the parent is gone or
-        could not do it."""
+        """The answer, as a value of this type. Raises `SessionLost`, and `EngineUnavailable` where the parent is gone."""
         if self._is_closed:
             raise _gone()
         number = next(self._numbers)
@@ -70,8 +69,6 @@ class Link:
             self._waiting.pop(number, None)
         if frame.verb == "lost":
             raise SessionLost(msgspec.msgpack.decode(frame.body, type=str))
-        if frame.verb == "failed":
-            raise EngineUnavailable(msgspec.msgpack.decode(frame.body, type=str))
         return msgspec.msgpack.decode(frame.body, type=answer)
 
     def tell(self, verb: str, content: Any) -> None:
