@@ -18,27 +18,29 @@ import msgspec
 from crawler import settings as setting
 from crawler import workers
 from crawler.clock import SystemClock
-from crawler.engine import Engine
 from crawler.errors import EngineUnavailable, JobError, OutputError
 from crawler.export import make_exporter
 from crawler.frontier.local import LocalFrontier
-from crawler.frontier.shared import SharedFrontier
 from crawler.lock import JobLock
 from crawler.log import crawl_log
 from crawler.outputs import Outputs
 from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
+from crawler.processes import opening
 from crawler.rooms import Ends, Rooms, pipeline_of
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from crawler.contracts import Clock, Frontier
+    from crawler.engine import Engine
     from crawler.frontier.previous import Previous
+    from crawler.frontier.shared import SharedFrontier
     from crawler.frontier.store import Store
+    from crawler.processes.parent import Parent
     from crawler.settings import Loaded, Settings
     from crawler.spider import Spider
 
@@ -80,7 +82,8 @@ class Crawl:
 
     `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `refresh`
     visits the pages of one that had finished again; `only_changed` leaves out the items of those that are as they were.
-    `on_item` gets each item as the page that gave it ends. Raises `UsageError` or `EngineUnavailable`, at the latest
+    `on_item` gets each item as the page that gave it ends. With more than one of `processes` (0: one for each
+    processor) the spider runs in others, which make it anew, with `arguments`. Raises `UsageError` or `EngineUnavailable`, at the latest
     on entering, when something is not as it must be, before anything is sent.
     """
 
@@ -97,6 +100,8 @@ class Crawl:
         clock: Clock | None = None,
         rng: Random | None = None,
         on_item: Callable[[Any], Awaitable[None]] | None = None,
+        processes: int = 1,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.spider = spider
         self.settings = settings
@@ -120,9 +125,16 @@ class Crawl:
         self._rng = rng or Random()
         self._rooms = Rooms(spider, settings, clock=self.clock, rng=self._rng, job=job)
         self._on_item = on_item
+        self._processes = opening.processes_of(processes)
+        self._arguments = arguments or {}
+        if self._processes > 1:
+            opening.check_options(
+                settings, refresh=refresh, is_shared=self.worker is not None, has_clock=clock is not None
+            )
+            opening.origins_of(self._rooms, self._arguments, 1, (0, 0))  # what cannot be told is said before anything
         self._stack = contextlib.AsyncExitStack()
         self._stats_written = 0.0
-        self.engine: Engine
+        self.engine: Engine | Parent
         self.stats: Stats
 
     async def __aenter__(self) -> Crawl:
@@ -165,8 +177,23 @@ class Crawl:
         key = await self._claim(frontier, self.clock.now())
         await self._outputs.open(stack, frontier, self.clock.now())
         self.stats = Stats.decode(self.spider.name, self.clock.now(), frontier.get("stats"))
-        self.engine = await self._rooms.open(stack, frontier, Fingerprinter(key), self.stats, self._ends())
+        if self._processes > 1 and isinstance(frontier, LocalFrontier):
+            self.engine = await self._open_parent(stack, frontier, key)
+        else:
+            self.engine = await self._rooms.open(stack, frontier, Fingerprinter(key), self.stats, self._ends())
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
+
+    async def _open_parent(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier, key: bytes) -> Parent:
+        return await opening.open_parent(
+            stack,
+            self._rooms,
+            frontier,
+            key=key,
+            stats=self.stats,
+            ends=self._ends(),
+            origins=opening.origins_of(self._rooms, self._arguments, self._processes, opening.log_levels()),
+            prints_aside=any(output.target.startswith("-") for output in self.outputs),
+        )
 
     def _ends(self) -> Ends:
         """Where items go."""
@@ -212,7 +239,7 @@ class Crawl:
             rng=self._rng,
             group=self._rooms.group,
             by_address=self.settings.politeness.group_by == "ip",
-            concurrency=crawl.concurrency,
+            concurrency=crawl.concurrency if self._processes == 1 else None,
         )
         frontier = await stack.enter_async_context(frontier)
         if self.job is not None and (before is Before.SET_ASIDE or frontier.get("refresh") is not None):

@@ -13,8 +13,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from crawler.contracts import Waits
 from crawler.engine import Phase
 from crawler.errors import CrawlerError, UsageError, first_cause
