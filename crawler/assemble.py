@@ -83,8 +83,10 @@ class Crawl:
     `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `refresh`
     visits the pages of one that had finished again; `only_changed` leaves out the items of those that are as they were.
     `on_item` gets each item as the page that gave it ends. With more than one of `processes` (0: one for each
-    processor) the spider runs in others, which make it anew, with `arguments`. Raises `UsageError` or `EngineUnavailable`, at the latest
-    on entering, when something is not as it must be, before anything is sent.
+    processor) the spider runs in others, which make it anew, with `arguments`.
+
+    Raises `UsageError` or `EngineUnavailable`, at the latest on entering, when something is not as it must be, before
+    anything is sent.
     """
 
     def __init__(

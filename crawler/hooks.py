@@ -1,4 +1,4 @@
-"""The user's own code around a crawl: `open_spider` and `close_spider` of pipelines, `opened` and `closed` of the spider."""
+"""The user's own code around a crawl: hooks of its pipelines and of its spider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items of a child's pages, on their way through the parent's pipelines into the pages that take effect with its epoch."""
+"""Items of a child's pages, on their way through the parent's pipelines into pages that take effect with its epoch."""
 
 from __future__ import annotations
 

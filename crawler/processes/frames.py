@@ -52,7 +52,7 @@ class Frames:
     async def over(cls, end: socket.socket) -> Frames:
         return cls(*await asyncio.open_connection(sock=end, limit=_BUFFER_BYTES))
 
-    async def read(self) -> Frame | None:
+    async def next(self) -> Frame | None:
         """The next one; None: the other end is closed. Raises `EngineUnavailable` for what is none."""
         try:
             (size,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))

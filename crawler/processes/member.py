@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from crawler.contracts import Taken
 from crawler.errors import SessionLost
 from crawler.frontier.at_work import AtWork
 from crawler.frontier.broker import Ask, WorkerEpoch
@@ -25,6 +24,7 @@ from crawler.stats import Totals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crawler.contracts import Taken
     from crawler.epochs import Epochs
     from crawler.frontier.lending import Lending, LendingBroker
     from crawler.processes.arrivals import Arrivals
@@ -168,7 +168,7 @@ class Member:
     # -- what it says ------------------------------------------------------------------------------------------------
 
     async def _listen(self, frames: Frames) -> None:
-        while (frame := await frames.read()) is not None:
+        while (frame := await frames.next()) is not None:
             if frame.verb in ("items", "commit"):
                 self._slow.put_nowait(frame)
             else:
@@ -195,36 +195,31 @@ class Member:
     async def _do(self, verb: str, content: msgspec.Raw) -> Any:
         said: Any = msgspec.msgpack.decode(content, type=_ARGUMENTS.get(verb, Any))
         broker = self._broker
+        if verb in _QUESTIONS:
+            return await getattr(broker, verb)()
+        if verb in _REQUESTS:
+            return await getattr(broker, verb)(said)
         match verb:
-            case "items":
-                await self._arrivals.take(said)
-            case "commit":
-                await broker.commit(said)
-            case "ask":
-                return await broker.ask(said)
             case "renew":
                 self.pulse = said
                 return await broker.renew()
+            case "items":
+                await self._arrivals.take(said)
             case "reach":
                 return await broker.reach(*said)
-            case "log":
-                relay(*said)
             case "known":
                 broker.known(said)
             case "hello":
                 return self._origin
+            case "log":
+                relay(*said)
             case "ended":
                 self._ending = Ending(said)
             case "broken":
-                self._ending = Ending("", said[1], said[0])
-                if said[2]:
-                    relay("crawler.processes", logging.ERROR, said[3], said[1], said[2])
-            case "take_allowance" | "finish":
-                return await getattr(broker, verb)(said)
-            case "join" | "claim_start" | "is_done" | "leave":
-                return await getattr(broker, verb)()
-            case _:
-                logger.error("a process of the crawl says %r, which nobody understands", verb)
+                is_usage, message, traceback, at = said
+                self._ending = Ending("", message, is_usage)
+                if traceback:
+                    relay("crawler.processes", logging.ERROR, at, message, traceback)
         return None
 
     async def absorb(self, epoch: WorkerEpoch) -> int:
@@ -251,6 +246,8 @@ class Member:
         return known
 
 
+_QUESTIONS: Final = frozenset({"join", "claim_start", "is_done", "leave"})
+_REQUESTS: Final = frozenset({"ask", "commit", "take_allowance", "finish"})
 _ARGUMENTS: Final[dict[str, Any]] = {
     "items": list[bytes],
     "commit": WorkerEpoch,

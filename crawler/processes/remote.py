@@ -45,7 +45,7 @@ class Link:
     async def run(self) -> None:
         """Until the parent is gone."""
         try:
-            while (frame := await self._frames.read()) is not None:
+            while (frame := await self._frames.next()) is not None:
                 if not frame.id:
                     self.on_word(frame.verb, frame.body)
                 elif (waiting := self._waiting.pop(frame.id, None)) is not None and not waiting.done():
@@ -57,7 +57,7 @@ class Link:
                     waiting.set_exception(_gone())
 
     async def call(self, verb: str, content: Any, answer: Any = None) -> Any:
-        """The answer, as a value of this type. Raises `SessionLost`, and `EngineUnavailable` where the parent is gone."""
+        """The answer, as a value of this type. Raises `SessionLost`, and `EngineUnavailable` if that is gone."""
         if self._is_closed:
             raise _gone()
         number = next(self._numbers)
