@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from crawler.entry import Counts, Entry, Lease, Leased, Outcome, Verdict, Waits
+from crawler.entry import Counts, Entry, Lease, Leased, Outcome, Taken, Verdict, Waits
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,6 +40,7 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "RobotsRules",
+    "Taken",
     "Verdict",
     "Waits",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Counts", "Entry", "Lease", "Leased", "Outcome", "Verdict", "Waits"]
+__all__ = ["Counts", "Entry", "Lease", "Leased", "Outcome", "Taken", "Verdict", "Waits"]
 
 
 class Entry(NamedTuple):
@@ -106,3 +106,16 @@ class Waits(NamedTuple):
     """An answer: all their places are taken."""
     paused: int = 0
     """The end of a pause."""
+
+
+class Taken(NamedTuple):
+    """What came of the epoch of another process."""
+
+    known: int
+    """Of its entries, those that were no news."""
+    entries: int
+    ends: int
+    named: Sequence[str] = ()
+    """Hosts that `start()` named."""
+    is_started: bool = False
+    """`start()` came to its end."""

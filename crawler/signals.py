@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from crawler.assemble import Crawl, Result
     from crawler.engine import Engine
+    from crawler.processes.parent import Parent
 
 __all__ = ["run_in_loop", "run_until_stopped", "stops_on_signals"]
 
@@ -46,7 +47,7 @@ def run_in_loop(main: Coroutine[Any, Any, _T]) -> _T:
 
 
 @asynccontextmanager
-async def stops_on_signals(engine: Engine) -> AsyncIterator[None]:
+async def stops_on_signals(engine: Engine | Parent) -> AsyncIterator[None]:
     """Within the block, the first SIGINT, SIGTERM or SIGHUP drains the engine, the second one stops it at once;
     SIGUSR1 logs what all its tasks are at.
 

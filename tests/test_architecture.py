@@ -31,9 +31,10 @@ LAYERS = (
     "clock lock stats log watchdog pipelines parsing frontier download export monitor",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
-    feed engine""",
+    feed hooks limits engine""",
     # 4 assembly
-    "assemble workers operate outputs predecessor loader status process task_stacks signals jobs repair explain treatment",
+    """assemble rooms processes workers operate outputs predecessor loader status process task_stacks signals jobs
+    repair explain treatment""",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -44,6 +45,7 @@ WORDS, RULES, ROOMS, LOOP = range(4)
 
 OWN_TASKS = {
     "engine": "its TaskGroup owns every task of a crawl",
+    "processes": "a TaskGroup in the parent owns its children, one in each child listens to the parent",
     "api": "stream() runs the crawl beside its reader, and has ended it before it ends itself",
     "cli": "the live line runs beside the crawl, in a TaskGroup of the two",
     "testing": "a scripted server talks beside the test, and ends what it began when it is left",
@@ -59,6 +61,8 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "rooms": "what assemble and the children of a crawl open alike",
+    "processes": "the parent lends hosts of the local frontier, a child borrows them",
     "operate": "a crawl that workers share is looked at without one",
     "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",
@@ -71,6 +75,7 @@ CONCRETE_PARTS = {
     "testing": "a response that nobody fetched is saved as a real one is",
 }
 BROAD_EXCEPTS = {
+    "crawler/processes/child.py:work": "the parent is told, which logs it and ends the crawl",
     "crawler/parsing/__init__.py:run": "what was raised in the thread is raised by who waits for it",
     "crawler/steps.py:__await__": "what a page's wait raises is thrown into the page's own coroutine",
 }
@@ -98,7 +103,10 @@ XML_READERS = {
     "crawler/listings/xml.py": "expat, with its gaps closed",
     "crawler/selector.py": "lxml for XPath, over a tree that lexbor parsed",
 }
-OTHER_PROGRAMS = {"crawler/parsing/trial.py": "a Python that parses pages, and can be stopped"}
+OTHER_PROGRAMS = {
+    "crawler/parsing/trial.py": "a Python that parses pages, and can be stopped",
+    "crawler/processes/member.py": "a Python that is one of the crawl's own processes",
+}
 UNVERIFIED = {"crawler/download/tls.py": "a host for which the user's settings ask for it"}
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}

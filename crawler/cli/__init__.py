@@ -158,6 +158,13 @@ def _add_run(verbs: Any) -> None:
     run.add_argument(
         "--demo", action="store_true", help="serve the demo bookshop meanwhile, and pass its address as -a site="
     )
+    run.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="fetch and parse in N processes, pipelines and outputs staying in this one; 0: one for each processor",
+    )
     run.add_argument("--limit", type=int, metavar="N", help="stop after N pages; 0: no limit")
     run.add_argument("--json-logs", action="store_true", help="one JSON object a log line, and no summary")
     run.add_argument("--quiet", action="store_true", help="only warnings and errors: no progress and no summary")

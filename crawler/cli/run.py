@@ -104,6 +104,8 @@ async def _run_once(
         fresh=arguments.fresh,
         refresh=arguments.refresh,
         only_changed=arguments.only_changed,
+        processes=arguments.processes,
+        arguments=args,
     )
     async with crawl, stops_on_signals(crawl.engine):
         settle()

@@ -99,6 +99,10 @@ class Store(HostStates, Protocol):
 
     def get_value(self, key: str) -> bytes | None: ...
 
+    def put_value(self, key: str, value: bytes | None) -> None:
+        """None removes it."""
+        ...
+
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """The values whose keys begin with this, in the order of their keys."""
         ...
@@ -120,6 +124,10 @@ class Store(HostStates, Protocol):
 
     def stays_at_work(self) -> Callable[[], None]:
         """Whoever is noted goes on beside the loop, until what this gives is called."""
+        ...
+
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        """Another process, which worked for this one, died of one of these."""
         ...
 
     def forget_deaths(self, fingerprint: int) -> None: ...
