@@ -122,6 +122,9 @@ class Crawl:
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
         writer = Writer(spider.name if job is None else str(job.absolute()))
+        if self.worker is not None:
+            crawl = settings.frontier.crawl or spider.name
+            writer = Writer(crawl, crawl, self.worker)
         exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
         self._outputs = Outputs(exporters, job, spider.name)
         self.clock: Clock = clock or SystemClock()
