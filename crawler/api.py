@@ -38,14 +38,16 @@ async def crawl(
     refresh: bool = False,
     only_changed: bool = False,
     clock: Clock | None = None,
+    processes: int = 1,
 ) -> Result:
     """Run a spider to its end.
 
     `args` become attributes of the spider; `settings` are nested as in the settings file and win over the spider's own;
     `output` names one or several files, appended to unless `overwrite`. With a `job` folder the crawl can be killed and
     the same call continues it; without one it lives in memory alone. With `refresh` the pages of a job that had
-    finished are visited again, and with `only_changed` items of those that are as they were are left out. Cancelling
-    the call stops the crawl at once.
+    finished are visited again, and with `only_changed` items of those that are as they were are left out. With
+    `processes` callbacks run in so many others (0: one for each processor), which import the spider by its module;
+    pipelines and outputs stay here. Cancelling the call stops the crawl at once.
 
     Raises `UsageError` for what cannot be done as asked, `EngineUnavailable` where the disk fails.
     """
@@ -60,6 +62,7 @@ async def crawl(
         refresh=refresh,
         only_changed=only_changed,
         clock=clock,
+        processes=processes,
     )
     async with opened as running:
         return await running.run()
@@ -138,6 +141,7 @@ def run(spider: type[Spider], **options: Any) -> Result:
         refresh=options.pop("refresh", False),
         only_changed=options.pop("only_changed", False),
         clock=clock,
+        processes=options.pop("processes", 1),
     )
     if options:
         raise TypeError(f"run() has no option {', '.join(map(repr, options))}")
@@ -157,6 +161,7 @@ def _crawl(
     only_changed: bool = False,
     clock: Clock | None = None,
     on_item: Any = None,
+    processes: int = 1,
 ) -> Crawl:
     if not (isinstance(spider, type) and issubclass(spider, Spider)):
         raise TypeError(f"expected a Spider subclass, not {spider!r}")
@@ -173,4 +178,6 @@ def _crawl(
         only_changed=only_changed,
         clock=clock,
         on_item=on_item,
+        processes=processes,
+        arguments=args,
     )

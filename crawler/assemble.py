@@ -7,8 +7,6 @@ leaving closes it in reverse. Nothing is global, so crawls run one after the oth
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
 import os
 import secrets
@@ -18,50 +16,34 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from crawler import settings as setting
-from crawler.bounds import Bounds
+from crawler import workers
 from crawler.clock import SystemClock
-from crawler.collector import Collector
-from crawler.context import Context
-from crawler.cookies.suffixes import registrable_domain
-from crawler.engine import Engine
-from crawler.epochs import Epochs
-from crawler.errors import EngineUnavailable, JobError, OutputError, SettingsError, UsageError
-from crawler.exchange import Exchange
-from crawler.export import make_exporter
+from crawler.engine import Phase
+from crawler.errors import EngineUnavailable, JobError, OutputError
+from crawler.export import make_exporter, part_target
 from crawler.export.address import is_database
-from crawler.export.spool import Spool
 from crawler.export.writer import Writer
 from crawler.frontier.local import LocalFrontier
-from crawler.guard import Guard
-from crawler.inline import Inline
-from crawler.loader import item_types, load_function
 from crawler.lock import JobLock
 from crawler.log import crawl_log
 from crawler.outputs import Outputs
-from crawler.parsing import Parsing
-from crawler.passage import Passage
-from crawler.places import Places
-from crawler.politeness import HostRule
 from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
-from crawler.refresh import Refresh, Revisits
-from crawler.refusals import Refusals
-from crawler.request import RequestCodec, Timeout
-from crawler.retry import RetryPolicy
-from crawler.robots import product_token
-from crawler.scope import Scope, Shape, compiled
+from crawler.processes import opening
+from crawler.rooms import Ends, Rooms, pipeline_of
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
-from crawler.visit import Visits
 from crawler.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from crawler.contracts import Clock, Fetcher, Pipeline
-    from crawler.download.robots import RobotsCache
+    from crawler.contracts import Clock, Frontier
+    from crawler.engine import Engine
     from crawler.frontier.previous import Previous
+    from crawler.frontier.shared import SharedFrontier
     from crawler.frontier.store import Store
+    from crawler.processes.parent import Parent
     from crawler.settings import Loaded, Settings
     from crawler.spider import Spider
 
@@ -105,8 +87,11 @@ class Crawl:
 
     `job` is the job's folder; None keeps everything in memory. `fresh` discards what an unfinished job has. `refresh`
     visits the pages of one that had finished again; `only_changed` leaves out the items of those that are as they were.
-    `on_item` gets each item as the page that gave it ends. Raises `UsageError` or `EngineUnavailable`, at the latest
-    on entering, when something is not as it must be, before anything is sent.
+    `on_item` gets each item as the page that gave it ends. With more than one of `processes` (0: one for each
+    processor) the spider runs in others, which make it anew, with `arguments`.
+
+    Raises `UsageError` or `EngineUnavailable`, at the latest on entering, when something is not as it must be, before
+    anything is sent.
     """
 
     def __init__(
@@ -122,16 +107,26 @@ class Crawl:
         clock: Clock | None = None,
         rng: Random | None = None,
         on_item: Callable[[Any], Awaitable[None]] | None = None,
+        processes: int = 1,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self.spider = spider
         self.settings = settings
+        self.worker = workers.worker_name(settings.frontier) if workers.is_shared(settings.frontier) else None
+        """Its name where it is one of several."""
+        if self.worker is not None:
+            workers.check_options(settings, refresh=refresh)
+            job = None if job is None else workers.worker_folder(job, self.worker)
+            outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
         writer = Writer(spider.name if job is None else str(job.absolute()))
+        if self.worker is not None:
+            crawl = settings.frontier.crawl or spider.name
+            writer = Writer(crawl, crawl, self.worker)
         exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
         self._outputs = Outputs(exporters, job, spider.name)
-        self._scope = _scope(spider, settings)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._refresh = refresh
@@ -139,11 +134,18 @@ class Crawl:
         check_options(job, fresh=fresh, refresh=refresh, only_changed=only_changed)
         self._previous: Previous | None = None
         self._rng = rng or Random()
+        self._rooms = Rooms(spider, settings, clock=self.clock, rng=self._rng, job=job)
         self._on_item = on_item
-        self._rule = functools.lru_cache(maxsize=10_000)(self._make_rule)
+        self._processes = opening.processes_of(processes)
+        self._arguments = arguments or {}
+        if self._processes > 1:
+            opening.check_options(
+                settings, refresh=refresh, is_shared=self.worker is not None, has_clock=clock is not None
+            )
+            opening.origins_of(self._rooms, self._arguments, 1, (0, 0))  # what cannot be told is said before anything
         self._stack = contextlib.AsyncExitStack()
         self._stats_written = 0.0
-        self.engine: Engine
+        self.engine: Engine | Parent
         self.stats: Stats
 
     async def __aenter__(self) -> Crawl:
@@ -173,8 +175,6 @@ class Crawl:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         """The rooms, in the order in which they are opened; leaving closes them in reverse."""
-        from crawler.download.session import Downloader
-
         settings = self.settings
         before, store = None, self._store()
         if self.job is not None:
@@ -183,133 +183,84 @@ class Crawl:
             lock.sign()
         log_file = None if self.job is None else self.job / "crawl.log"
         stack.enter_context(crawl_log(log_file, settings.log.level, as_json=settings.log.json))
-        self.settings = settings = _within_the_files(settings)
+        self.settings = self._rooms.settings = _within_the_files(settings)
         frontier = await self._open_frontier(stack, store, before)
         key = await self._claim(frontier, self.clock.now())
         await self._outputs.open(stack, frontier, self.clock.now())
         self.stats = Stats.decode(self.spider.name, self.clock.now(), frontier.get("stats"))
-        guard = Guard(settings.security.allow_private_networks, settings.security.allow_networks)
-        downloader = Downloader(
-            settings,
-            guard,
-            trace_configs=self.spider.trace_configs,
-            json_dumps=load_function("http.json_dumps", settings.http.json_dumps) or json.dumps,
-            json_loads=load_function("http.json_loads", settings.http.json_loads),
-            clock=self.clock.now,
-        )
-        fetcher = await stack.enter_async_context(downloader)
-        fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
-        fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
-        parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
-        self.engine = self._build(frontier, fetcher, parsing, Fingerprinter(key))
+        if self._processes > 1 and isinstance(frontier, LocalFrontier):
+            self.engine = await self._open_parent(stack, frontier, key)
+        else:
+            self.engine = await self._rooms.open(stack, frontier, Fingerprinter(key), self.stats, self._ends())
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
+        if settings.status.listen is not None:
+            from crawler.monitor import StatusPage
 
-    def _build(self, frontier: LocalFrontier, fetcher: Fetcher, parsing: Parsing, fingerprint: Fingerprinter) -> Engine:
-        """The loop over the rooms."""
-        context = self._context(frontier, fetcher)
-        pipelines = [_instance(pipeline) for pipeline in self.spider.pipelines]
-        codec = RequestCodec(item_types(type(self.spider)))
-        bounds = Bounds(context, self._scope, fingerprint)
-        robots = self._robots(frontier)
-        refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
-        refresh = None if self._previous is None else Refresh(context, self._previous, codec, fingerprint)
-        rows = (fetcher.cookie_rows, robots.rows, refusals.rows, bounds.rows)
-        epochs = Epochs(
-            context,
-            exporters=self._outputs.exporters,
-            refused=self._outputs.refused,
-            outputs=self._outputs.keys,
-            rows=(*rows, *([] if refresh is None else [refresh.rows])),
-            on_page=bounds.settle,
-            on_turn=self._write_stats_at_times,
-        )
-        collector = Collector(
-            context,
-            codec=codec,
-            fingerprint=fingerprint,
-            bounds=bounds,
-            passage=self._passage(context, pipelines),
-            refusals=refusals,
-            relieve=epochs.relieve,
-        )
-        places = Places(context)
-        exchange = Exchange(
-            context,
-            robots=robots,
-            places=places,
-            bounds=bounds,
-            parsing=parsing,
-            is_known=collector.is_known,
-            fetch=None if refresh is None else refresh.fetch,
-        )
-        exchange.on_pause = epochs.hurry
-        inline = Inline(context, exchange, places)
-        visits = Visits(
-            context,
-            bounds=bounds,
-            exchange=exchange,
-            collector=collector,
-            inline=inline,
-            revisits=Revisits(context, codec),
-            refresh=refresh,
-        )
-        return Engine(
-            context,
-            visits=visits,
-            refresh=refresh,
-            inline=inline,
-            places=places,
-            collector=collector,
-            codec=codec,
-            epochs=epochs,
-            pipelines=pipelines,
+            page = StatusPage(settings.status, snapshot=self.engine.snapshot, ready=self._why_not_ready)
+            await stack.enter_async_context(page)
+
+    def _why_not_ready(self) -> str:
+        """Empty while work is taken."""
+        phase = self.engine.phase
+        return "" if phase is Phase.RUNNING else {Phase.READY: "starting"}.get(phase, phase.value)
+
+    async def _open_parent(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier, key: bytes) -> Parent:
+        return await opening.open_parent(
+            stack,
+            self._rooms,
+            frontier,
+            key=key,
+            stats=self.stats,
+            ends=self._ends(),
+            origins=opening.origins_of(self._rooms, self._arguments, self._processes, opening.log_levels()),
+            prints_aside=any(output.target.startswith("-") for output in self.outputs),
         )
 
-    def _passage(self, context: Context, pipelines: Sequence[Pipeline]) -> Passage:
-        return Passage(
-            context,
-            pipelines=pipelines,
+    def _ends(self) -> Ends:
+        """Where items go."""
+        return Ends(
+            pipelines=[pipeline_of(pipeline) for pipeline in self.spider.pipelines],
             exporters=self._outputs.items,
             refused=self._outputs.refused,
-            make_spool=functools.partial(Spool, self.job),
+            keys=self._outputs.keys,
             on_item=self._on_item,
             only_changed=self._only_changed,
+            on_turn=self._write_stats_at_times,
+            previous=self._previous,
         )
 
-    def _context(self, frontier: LocalFrontier, fetcher: Fetcher) -> Context:
-        return Context(
-            spider=self.spider,
-            settings=self.settings,
-            frontier=frontier,
-            fetcher=fetcher,
-            stats=self.stats,
+    async def _join(self, stack: contextlib.AsyncExitStack, worker: str) -> SharedFrontier:
+        """One of several workers, with its part of their frontier."""
+        settings = self.settings
+        if self._fresh:
+            await workers.discard(settings, self.spider.name)
+        frontier = workers.shared_frontier(
+            workers.redis_broker(settings, self.spider.name, worker=worker, clock=self.clock, rng=self._rng),
+            settings,
             clock=self.clock,
             rng=self._rng,
-            retry=_retry_policy(self.settings),
-            rule=self._rule,
-            job=self.job,
+            rule=self._rooms.rule,
+            group=self._rooms.group,
         )
-
-    def _robots(self, frontier: LocalFrontier) -> RobotsCache:
-        from crawler.download.robots import RobotsCache
-
-        http = self.settings.http
-        timeout = Timeout(total=http.total_seconds, connect=http.connect_seconds, sock_read=http.read_seconds)
-        agent = product_token(http.user_agent)
-        return RobotsCache(self.clock, agent, timeout, saved=frontier.get, patience=self.settings.retry.times)
+        await stack.enter_async_context(frontier)
+        logger.info("%s: worker %s joins a crawl: %s", self.spider.name, worker, frontier.first_words())
+        return frontier
 
     async def _open_frontier(
-        self, stack: contextlib.AsyncExitStack, store: Store, before: Before | None
-    ) -> LocalFrontier:
+        self, stack: contextlib.AsyncExitStack, store: Store | None, before: Before | None
+    ) -> LocalFrontier | SharedFrontier:
+        if store is None:
+            assert self.worker is not None
+            return await self._join(stack, self.worker)
         crawl = self.settings.crawl
         frontier = LocalFrontier(
             store,
-            rule=self._rule,
+            rule=self._rooms.rule,
             order=crawl.order,
             rng=self._rng,
-            group=_site_of if self.settings.politeness.group_by == "domain" else None,
+            group=self._rooms.group,
             by_address=self.settings.politeness.group_by == "ip",
-            concurrency=crawl.concurrency,
+            concurrency=crawl.concurrency if self._processes == 1 else None,
         )
         frontier = await stack.enter_async_context(frontier)
         if self.job is not None and (before is Before.SET_ASIDE or frontier.get("refresh") is not None):
@@ -320,7 +271,7 @@ class Crawl:
         logger.info("%s: %s", self.spider.name, words)
         return frontier
 
-    async def _claim(self, frontier: LocalFrontier, now: float) -> bytes:
+    async def _claim(self, frontier: Frontier, now: float) -> bytes:
         """The key of the crawl's fingerprints, made with the job, so that no site can know what collides."""
         owner = frontier.get("spider")
         if owner is not None and owner != self.spider.name.encode():
@@ -338,19 +289,20 @@ class Crawl:
             await frontier.commit({**values, "key": key}, now)
         return key
 
-    def _store(self) -> Store:
+    def _store(self) -> Store | None:
+        """None: it is elsewhere."""
+        if self.worker is not None:
+            return None
         url = self.settings.frontier.url
         if url is None and self.job is not None:
             from crawler.frontier.disk import DiskStore
 
             return DiskStore(self.job / "frontier", window=self.settings.frontier.window)
-        if url is None or url == "memory://":
-            from crawler.frontier.memory import MemoryStore
+        from crawler.frontier.memory import MemoryStore
 
-            return MemoryStore()
-        raise SettingsError(f"frontier.url: no engine for {url!r}; leave it out for the job's folder, or use memory://")
+        return MemoryStore()
 
-    def _prepare_job(self, store: Store) -> Before | None:
+    def _prepare_job(self, store: Store | None) -> Before | None:
         """What the job folder holds of an earlier crawl. One that finished, or is to be discarded, makes room."""
         from crawler.frontier.disk import DiskStore
 
@@ -363,22 +315,6 @@ class Crawl:
             fresh=self._fresh,
             refresh=self._refresh,
             replaced=() if self._only_changed else [each.target for each in self.outputs if each.replaces_something],
-        )
-
-    # -- hosts -------------------------------------------------------------------------------------------------------
-
-    def _make_rule(self, host: str) -> HostRule:
-        rule = self.settings.politeness.for_host(host)
-        return HostRule(
-            delay=rule.delay_seconds,
-            jitter=rule.jitter,
-            concurrency=rule.concurrency_per_host,
-            adaptive=rule.adaptive,
-            max_delay=rule.max_delay_seconds,
-            obey_robots=rule.obey_robots,
-            obey_nofollow=rule.obey_nofollow,
-            max_crawl_delay=rule.max_crawl_delay_seconds,
-            circuit_failures=rule.circuit_failures,
         )
 
     # -- stats.json --------------------------------------------------------------------------------------------------
@@ -400,31 +336,6 @@ class Crawl:
             ) from error
 
 
-def _instance(pipeline: Any) -> Pipeline:
-    made = pipeline() if isinstance(pipeline, type) else pipeline
-    if not callable(getattr(made, "process_item", None)):
-        raise UsageError(f"pipeline {made!r} needs a method `async def process_item(self, item, spider)`")
-    pipeline_made: Pipeline = made
-    return pipeline_made
-
-
-def _site_of(host: str) -> str:
-    """The registrable domain of `"www.example.com:443"`; the name itself where it has none, as an address has none."""
-    name = host.rpartition(":")[0]
-    return registrable_domain(name) or name
-
-
-def _scope(spider: Spider, settings: Settings) -> Scope:
-    crawl = settings.crawl
-    return Scope(
-        spider.allowed_domains,
-        allow=compiled(spider.name, "allow", spider.allow),
-        deny=compiled(spider.name, "deny", spider.deny),
-        depth_limit=crawl.depth_limit,
-        shape=Shape(settings.http.max_url_length, crawl.max_path_segments, crawl.max_path_repeats),
-    )
-
-
 def _within_the_files(settings: Settings) -> Settings:
     """With as many requests at once as there are files for: half of them may be idle connections (`FreshConnections`),
     and a quarter stays for the job, the outputs and the callbacks."""
@@ -438,18 +349,6 @@ def _within_the_files(settings: Settings) -> Settings:
         most, settings.crawl.concurrency, 2 * half_of_the_files(), 4 * settings.crawl.concurrency,
     )  # fmt: skip
     return msgspec.structs.replace(settings, crawl=msgspec.structs.replace(settings.crawl, concurrency=most))
-
-
-def _retry_policy(settings: Settings) -> RetryPolicy:
-    retry = settings.retry
-    return RetryPolicy(
-        retry.times,
-        retry.http_codes,
-        retry.base_seconds,
-        retry.max_seconds,
-        retry.retry_after_max_seconds,
-        retry.host_failures,
-    )
 
 
 def _ending(reason: str) -> str:

@@ -6,9 +6,10 @@ Unix time in seconds as a float, read once by the caller from its `Clock`.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from crawler.entry import Counts, Entry, Lease, Leased, Outcome, Taken, Verdict, Waits
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,6 +40,7 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "RobotsRules",
+    "Taken",
     "Verdict",
     "Waits",
 ]
@@ -61,107 +63,23 @@ class Clock(Protocol):
 # -- frontier --------------------------------------------------------------------------------------------------------
 
 
-class Entry(NamedTuple):
-    """A request as the frontier sees it: where it goes, what it equals, how urgent it is, and opaque bytes."""
-
-    host: str
-    """Scheme-less host and port, the unit of politeness: `"example.com:443"`."""
-    fingerprint: int
-    """64 bits; two entries with one fingerprint are the same request."""
-    record: bytes
-    priority: int = 0
-    """Higher first."""
-    depth: int = 0
-    not_before: float = 0.0
-    """Unix time before which it is not leased."""
-    filtered: bool = True
-    """False: queued even when the fingerprint was seen (Scrapy's `dont_filter`)."""
-    parent: tuple[str, int] | None = None
-    """(host, fingerprint) of the request whose page gave this one; None: `start()` did."""
-
-
-class Lease(NamedTuple):
-    """One entry, handed out. Until it is completed nobody else gets it, and a crash gives it back."""
-
-    id: int
-    host: str
-    record: bytes
-    depth: int
-    attempt: int
-    """How often it was tried before: 0 the first time."""
-    fingerprint: int = 0
-    key: int = 0
-    """64 bits that stay the same however often it is leased: the fingerprint, or for an entry that was not filtered
-    one that tells it from others with this fingerprint."""
-    deaths: int = 0
-    """How often a process died while the code of this request ran (`Frontier.at_work`)."""
-
-
-class Leased(NamedTuple):
-    leases: Sequence[Lease]
-    next_due: float | None
-    """When something more can be leased if nothing changes until then; None: not before a lease completes or an
-    entry comes."""
-
-
-class Verdict(enum.Enum):
-    """How a lease ended."""
-
-    DONE = "done"
-    RETRY = "retry"
-    """Wait until `not_before`, then again with `attempt` one higher, behind those of its priority and depth that have
-    not been tried: where a host is down, each of them fails once, rather than the first as often as it may."""
-    DEAD = "dead"
-    """Given up; it stays known, so it is not queued again."""
-    RELEASE = "release"
-    """Never really tried: back to its place, `attempt` unchanged."""
-
-
-class Outcome(NamedTuple):
-    lease: Lease
-    verdict: Verdict
-    not_before: float = 0.0
-    end: bytes = b""
-    """Kept where the verdict is final; `Frontier.ended` gives it back."""
-    record: bytes = b""
-    """With `RETRY`: what waits in place of the lease's record; empty: the same."""
-
-
-class Counts(NamedTuple):
-    """Monotone counters but for the first four, which are levels."""
-
-    queued: int
-    """Waiting, the deferred ones included, the leased ones not."""
-    leased: int
-    active_hosts: int
-    """Hosts with something waiting or leased."""
-    hosts: int
-    """Hosts ever met."""
-    added: int
-    duplicates: int
-    completed: int
-
-
-class Waits(NamedTuple):
-    """What hosts with work wait for, now."""
-
-    ready: int = 0
-    """Nothing: it is their turn."""
-    delayed: int = 0
-    """Their next turn, or the time of a request."""
-    full: int = 0
-    """An answer: all their places are taken."""
-    paused: int = 0
-    """The end of a pause."""
-
-
 class Frontier(Protocol):
     """Known and waiting requests, their order, and each host's turn.
 
     `add`, `complete`, `leave` and `host` join the open epoch at once and in memory; `commit` closes it. What was not
     committed when the process dies never happened: entries leased or added since then are as they were before.
     Raises `EngineUnavailable` where the engine fails.
+
+    Where several workers share it, each has a part of it at a time: what others know and have is not known here. Then a
+    count may be late, and "new" may turn out to be known when the epoch is committed.
     """
+
+    on_change: Callable[[], None]
+    """Called when something can be leased or entered, or everything has ended, that could not be told before."""
+    on_need: Callable[[], None]
+    """Called when what is in the open epoch is wanted: it is to be closed soon."""
+    on_stop: Callable[[str], None]
+    """Called with a reason when the whole crawl is to stop here."""
 
     async def __aenter__(self) -> Frontier: ...
 
@@ -175,6 +93,15 @@ class Frontier(Protocol):
         has as long to wait as it had then."""
         ...
 
+    async def serve(self) -> None:
+        """What there is to do beside the loop, from `resume` until the last commit; the caller cancels it. Raises
+        `SessionLost` where others have been given what this worker had."""
+        ...
+
+    async def claims_start(self) -> bool:
+        """Wait until it is known who runs `start()`: True, it is to be run here; False, it has been."""
+        ...
+
     def add(self, entries: Sequence[Entry], now: float) -> int:
         """Queue those not seen before (or not `filtered`), mark all as seen; how many were queued."""
         ...
@@ -182,6 +109,10 @@ class Frontier(Protocol):
     def remember(self, host: str, fingerprint: int, parent: tuple[str, int] | None = None, end: bytes = b"") -> bool:
         """Mark as seen without queueing: it was reached another way, by a redirect. Whether it was new; then `end` is
         kept like that of an outcome."""
+        ...
+
+    async def reach(self, lease: Lease, host: str, fingerprint: int) -> None:
+        """Before the `remember` of a page that redirects led to: settle with other workers whose it is."""
         ...
 
     def ended(self, host: str, fingerprint: int) -> bytes | None:
@@ -279,9 +210,9 @@ class Frontier(Protocol):
         """The values kept under keys that begin with this, in the order of their keys."""
         ...
 
-    async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
+    async def commit(self, values: Mapping[str, bytes | None], now: float) -> int:
         """Close the epoch: everything since the last commit, and these values, become durable together or not at
-        all. None removes a value."""
+        all. None removes a value. How many entries that `add` counted turned out to be known."""
         ...
 
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:

@@ -14,17 +14,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import enum
-import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
 from crawler import crash, fate
-from crawler.callback_time import CallbackTime
 from crawler.contracts import Lease, Verdict
-from crawler.errors import EngineUnavailable
+from crawler.errors import first_cause
 from crawler.fate import Fate
 from crawler.feed import Feed
-from crawler.inline import trusted
+from crawler.hooks import Hooks
+from crawler.limits import RunLimits
 from crawler.page import Page
 from crawler.redaction import without_userinfo
 from crawler.spider import missing_callback
@@ -32,7 +31,7 @@ from crawler.steps import Steps
 from crawler.url import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from crawler.collector import Collector
     from crawler.context import Context
@@ -52,10 +51,6 @@ _DEATHS = 2
 """Processes that a request's code may kill before it is set aside."""
 _CANCEL_SECONDS = 5.0
 """How long a cancelled page may take to give up before the end goes on without it."""
-
-_CLOSING_SECONDS = 7 * 86_400.0
-"""For `closed` and `close_spider`, which may have very much to write. Who does not want to wait sends a second signal.
-"""
 
 
 class Phase(enum.Enum):
@@ -92,7 +87,7 @@ class Engine:
         self.stats = context.stats
         self.phase = Phase.READY
         self._limits = context.settings.crawl
-        self._refused_limit = context.settings.output.refused_limit
+        self._run_limits = RunLimits(context.settings, self.stats.total)
         self._frontier = context.frontier
         self._fetcher = context.fetcher
         self._epochs = epochs
@@ -102,9 +97,7 @@ class Engine:
         self._places = places
         self._collector = collector
         self._codec = codec
-        self._pipelines = pipelines
-        self._opened: list[Pipeline] = []
-        self._closing: CallbackTime | None = None
+        self._hooks = Hooks(context.spider, pipelines, self.stats)
 
         self._idle: collections.deque[asyncio.Future[Lease | None]] = collections.deque()
         self._busy: dict[asyncio.Task[Any], Lease] = {}
@@ -126,13 +119,25 @@ class Engine:
             refresh=refresh,
         )
 
-        self._earlier_errors = self.stats.total.errors
-        self._earlier_refused = self.stats.total.items_refused
-
     # -- the story ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> str:
         self.phase = Phase.RUNNING
+        self._frontier.on_change, self._frontier.on_stop = self._place_freed, self.stop
+        self._frontier.on_need = self._epochs.hurry
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(self._frontier.serve(), name="frontier")
+                await self._run()
+                serving.cancel()
+        except BaseExceptionGroup as errors:
+            cause = first_cause(errors)
+            raise cause from cause.__cause__
+        finally:
+            self.phase = Phase.CLOSED
+        return self.stats.reason
+
+    async def _run(self) -> None:
         self._places.on_leave = self._place_freed
         self._epochs.on_change = self._changed
         self.spider._services = self._inline
@@ -140,10 +145,9 @@ class Engine:
             self._fetcher.allow_host(host)
         self._frontier.resume(self._clock.now())
         try:
-            await self._open_user_code()
+            await self._hooks.open()
         except BaseException:
             self.stats.reason = "failed"
-            self.phase = Phase.CLOSED
             raise
         crash.point("recovered")
         try:
@@ -158,16 +162,13 @@ class Engine:
                 await self._schedule()
                 await self._drain(feeding)
                 await self._epochs.end(regular)
-        except BaseExceptionGroup as errors:
+        except BaseExceptionGroup:
             self.stats.reason = "failed"
-            cause = _first_cause(errors)
-            raise cause from cause.__cause__
-        finally:
-            self.phase = Phase.CLOSED
-        await self._close_user_code()
+            raise
+        self.phase = Phase.CLOSED
+        await self._hooks.close(self.stats.reason)
         self.stats.finished_at = self._clock.now()
         await self._epochs.finish(self.stats.reason)
-        return self.stats.reason
 
     def stop(self, reason: str = "stopped") -> None:
         """Start no more; let what is in flight finish within `crawl.drain_seconds`; give the rest back."""
@@ -182,8 +183,7 @@ class Engine:
         """Stop now: what is in flight goes back to the frontier, what is being closed gets some seconds."""
         self.stop("interrupted")
         self._aborting.set()
-        if self._closing is not None:
-            self._closing.cut(_CANCEL_SECONDS)
+        self._hooks.hurry()
         self._wake.set()
 
     # -- side by side ------------------------------------------------------------------------------------------------
@@ -295,6 +295,8 @@ class Engine:
                 self._set_aside(page, "unknown_callback", f"spider {self.spider.name!r} has no method {missing!r}")
             else:
                 page = await self._visit(page, request, lease, place)
+                if page.reached is not None:
+                    await self._frontier.reach(lease, page.reached.host, page.reached.fingerprint)
         place.leave()
         crash.point("after_callback")
         self._epochs.apply(page)
@@ -347,15 +349,9 @@ class Engine:
         self._wake.set()
 
     def _check_limits(self) -> None:
-        limits, total = self._limits, self.stats.total
-        if limits.error_limit and total.errors - self._earlier_errors >= limits.error_limit:
-            self.stop("error_limit")
-        elif self._refused_limit and total.items_refused - self._earlier_refused > self._refused_limit:
-            self.stop("refused_limit")
-        elif limits.item_limit and total.items >= limits.item_limit:
-            self.stop("item_limit")
-        elif limits.page_limit and total.pages >= limits.page_limit:
-            self.stop("page_limit")
+        reason = self._run_limits.reached()
+        if reason is not None:
+            self.stop(reason)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -381,46 +377,6 @@ class Engine:
         self._closed = True
         while self._idle:
             self._idle.popleft().set_result(None)
-
-    # -- the user's own code -----------------------------------------------------------------------------------------
-
-    async def _open_user_code(self) -> None:
-        token = trusted.set(True)
-        try:
-            for pipeline in self._pipelines:
-                opener = getattr(pipeline, "open_spider", None)
-                if opener is not None:
-                    await _settled(opener(self.spider))
-                self._opened.append(pipeline)
-            await _settled(self.spider.opened())
-        except BaseException:
-            await self._close_pipelines()
-            raise
-        finally:
-            trusted.reset(token)
-
-    async def _close_user_code(self) -> None:
-        await self._close_pipelines()
-        await self._guarded(self.spider.closed, self.stats.reason)
-
-    async def _close_pipelines(self) -> None:
-        while self._opened:
-            pipeline = self._opened.pop()
-            closer = getattr(pipeline, "close_spider", None)
-            if closer is not None:
-                await self._guarded(closer, self.spider)
-
-    async def _guarded(self, method: Callable[[Any], Any], argument: Any) -> None:
-        self._closing = CallbackTime(
-            method.__qualname__, _CANCEL_SECONDS if self._aborting.is_set() else _CLOSING_SECONDS
-        )
-        try:
-            closed = method(argument)
-            if inspect.isawaitable(closed):
-                await self._closing.spend(closed)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            logger.exception("%s of spider %r raised", method.__qualname__, self.spider.name)
-            self.stats.failed("close_error")
 
     # -- what others see ---------------------------------------------------------------------------------------------
 
@@ -473,22 +429,3 @@ class _Place:
             engine, self._engine = self._engine, None
             engine._frontier.leave(self._host, engine._clock.now(), unused=unused)
             engine._place_freed()
-
-
-async def _settled(result: Any) -> None:
-    """Hooks may be `async def`, as documented, or `def`, as Scrapy's are."""
-    if inspect.isawaitable(result):
-        await result
-
-
-def _first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error to show: what went wrong first; an engine that is unavailable before its consequences."""
-    leaves: list[BaseException] = []
-    groups: list[BaseException] = [errors]
-    while groups:
-        error = groups.pop()
-        if isinstance(error, BaseExceptionGroup):
-            groups.extend(reversed(error.exceptions))
-        else:
-            leaves.append(error)
-    return next((error for error in leaves if isinstance(error, EngineUnavailable)), leaves[0])

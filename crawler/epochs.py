@@ -24,7 +24,7 @@ from crawler.contracts import Outcome, Verdict
 
 if TYPE_CHECKING:
     from crawler.context import Context
-    from crawler.contracts import Entry, Exporter
+    from crawler.contracts import Entry, Exporter, Taken
     from crawler.page import Page
 
 __all__ = ["Epochs", "Rows"]
@@ -179,7 +179,7 @@ class Epochs:
 
     def _take_items(self, page: Page) -> None:
         count = page.item_count
-        if page.refused_count:
+        if page.refused_count or page.refused is not None:
             self._take_refused(page)
         if not count:
             return
@@ -209,6 +209,31 @@ class Epochs:
         self._add(ready, self._clock.now())
         self._dirty = True
         self.on_change()
+
+    async def absorb(self, pages: Sequence[Page], take: Callable[[], Taken]) -> int:
+        """What pages of another process caused, in one step as well; waits as `room` does. `pages` have their items
+        alone; `take`, called in that step, does the rest of it to the frontier and the statistics. How many of the
+        entries were known.
+        """
+        await self.room()
+        taken = take()
+        self._stats.total.duplicates += taken.known
+        for host in set(taken.named) - self.named:
+            self.named.add(host)
+            self._fetcher.allow_host(host)
+        self.started = self.started or taken.is_started
+        for page in pages:
+            self._stats.total.items_dropped += page.items_dropped
+            for reason in page.failures:
+                self._stats.failed(reason)
+            self._take_items(page)
+        self._dirty = True
+        self._pages += max(1, taken.ends)
+        self._entries += taken.entries
+        if self._pages >= EPOCH_PAGES or self._entries >= EPOCH_ENTRIES:
+            self._full.set()
+        self.on_change()
+        return taken.known
 
     async def room(self) -> None:
         """Wait while there is enough in the open epoch, or it is being closed."""
@@ -262,7 +287,7 @@ class Epochs:
                 values.update(rows())
             if started:
                 values["started"] = b"1"
-            await self._frontier.commit(values, self._clock.now())
+            self._stats.total.duplicates += await self._frontier.commit(values, self._clock.now())
             self._unsynced = True
             self._watched = self._clock.now()
         finally:

@@ -9,6 +9,7 @@
     │   └── JobError               a job folder that this process cannot work on
     ├── EngineUnavailable          the frontier's engine or the disk failed; exit code 69
     │   ├── JobDamaged             a file of the job is not what was written
+    │   ├── SessionLost            a worker was not heard of for too long; exit code 75
     │   └── OutputError            an output cannot be written, or is not what was committed
     ├── CallbackError              a callback gave something that is neither item nor request
     │   └── CallbackTimeout        it took longer than `crawl.callback_timeout_seconds`
@@ -57,12 +58,14 @@ __all__ = [
     "OutputError",
     "ProtocolError",
     "RedirectError",
+    "SessionLost",
     "SettingsError",
     "SpiderNotFound",
     "StatusError",
     "TLSError",
     "TimeoutError",
     "UsageError",
+    "first_cause",
     "message_of",
 ]
 
@@ -101,6 +104,11 @@ class EngineUnavailable(CrawlerError):
 
 class JobDamaged(EngineUnavailable):
     """A file of the job's frontier is not what was written; `crawler jobs repair` saves what can be saved."""
+
+
+class SessionLost(EngineUnavailable):
+    """What this worker had of a shared frontier has been given to others, because it was not heard of for too long, or
+    because another process has taken its name. Nothing that was committed is lost; exit code 75."""
 
 
 class OutputError(EngineUnavailable):
@@ -245,3 +253,16 @@ def message_of(error: BaseException) -> str:
 
         logging.getLogger("crawler.errors").exception("the text of a %s cannot be had", type(error).__name__)
         return f"<{type(error).__name__}>"
+
+
+def first_cause(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error to show: what went wrong first; an engine that is unavailable before its consequences."""
+    leaves: list[BaseException] = []
+    groups: list[BaseException] = [errors]
+    while groups:
+        error = groups.pop()
+        if isinstance(error, BaseExceptionGroup):
+            groups.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, EngineUnavailable)), leaves[0])

@@ -58,6 +58,7 @@ class Feed:
         self.ended = False
         """Nothing more comes."""
         self._spider = context.spider
+        self._frontier = context.frontier
         self._stats = context.stats
         self._collector = collector
         self._epochs = epochs
@@ -73,7 +74,7 @@ class Feed:
         if not self._epochs.started:
             trusted.set(True)
             try:
-                self._epochs.started = await self._take_all()
+                self._epochs.started = not await self._frontier.claims_start() or await self._take_all()
             except EngineUnavailable:
                 raise
             except (KeyboardInterrupt, SystemExit) as error:

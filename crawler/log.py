@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["console_log", "crawl_log", "escape", "one_line", "shown", "shown_traceback"]
+__all__ = ["console_log", "crawl_log", "escape", "one_line", "relay", "shown", "shown_traceback", "told"]
 
 _crawl: contextvars.ContextVar[object | None] = contextvars.ContextVar("crawl", default=None)
 # C0 but tab and newline, DEL and C1, line and paragraph separators, bidirectional controls, lone surrogates.
@@ -65,6 +65,8 @@ def shown_traceback(error: BaseException) -> str:
 
 
 def _cut(traceback: str) -> str:
+    if not traceback:
+        return ""
     lines = shown(traceback.rstrip("\n")).split("\n")
     if len(lines) > _LONGEST_TRACEBACK:
         half = _LONGEST_TRACEBACK // 2
@@ -167,6 +169,16 @@ def _job_files() -> list[_JobFile]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, _JobFile)]
 
 
+def relay(name: str, level: int, created: float, message: str, traceback: str) -> None:
+    """Log what another process said, as if it had been said here."""
+    logger = logging.getLogger(name)
+    if logger.isEnabledFor(level):
+        record = logger.makeRecord(name, level, "", 0, "%s", (), None)
+        record.msg, record.created, record.exc_text = message, created, traceback or None
+        record.msecs = (created - int(created)) * 1000
+        logger.handle(record)
+
+
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
@@ -175,10 +187,10 @@ class _SafeFormatter(logging.Formatter):
     default_msec_format = "%s.%03d"
 
     def format(self, record: logging.LogRecord) -> str:
-        message = _message(record).replace("\n", "\\n")
+        message = told(record).replace("\n", "\\n")
         line = f"{self.formatTime(record)} {record.levelname:<7} {_shown_name(record)}: {message}"
-        if record.exc_info:
-            line += "\n" + _cut(self.formatException(record.exc_info))
+        if traceback := _traceback(self, record):
+            line += "\n" + traceback
         return line
 
 
@@ -188,18 +200,24 @@ class _JsonFormatter(logging.Formatter):
             "time": round(record.created, 3),
             "level": record.levelname,
             "logger": record.name,
-            "message": _message(record),
+            "message": told(record),
         }
-        if record.exc_info:
-            fields["traceback"] = _cut(self.formatException(record.exc_info))
+        if traceback := _traceback(self, record):
+            fields["traceback"] = traceback
         return msgspec.json.encode(fields).decode()
 
 
-def _message(record: logging.LogRecord) -> str:
+def told(record: logging.LogRecord) -> str:
+    """The message of a record as it is shown: without secrets, escaped, and not too long."""
     message, template = record.getMessage(), str(record.msg)
     if record.args and len(message) > len(template) + _LONGEST_ARGUMENT:
         message = message[: len(template) + _LONGEST_ARGUMENT] + "…"
     return shown(message)
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Of a record of another process it comes as text."""
+    return _cut(formatter.formatException(record.exc_info) if record.exc_info else record.exc_text or "")
 
 
 def _shown_name(record: logging.LogRecord) -> str:

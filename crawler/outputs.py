@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from crawler.contracts import Exporter
     from crawler.frontier.local import LocalFrontier
+    from crawler.frontier.shared import SharedFrontier
 
 __all__ = ["Outputs"]
 
@@ -44,7 +45,7 @@ class Outputs:
         """What the frontier keeps their positions by, in order."""
         return [self._key(exporter) for exporter in self.exporters]
 
-    async def open(self, stack: AsyncExitStack, frontier: LocalFrontier, now: float) -> None:
+    async def open(self, stack: AsyncExitStack, frontier: LocalFrontier | SharedFrontier, now: float) -> None:
         """Each where it goes on; may take the frontier back to an earlier epoch. Raises `UsageError`, `OutputError`."""
         keys = self.keys
         if len(set(keys)) < len(keys):
@@ -71,7 +72,7 @@ class Outputs:
         values = {"positions": {**saved, **begun}, "outputs": places}
         await frontier.commit({key: msgspec.msgpack.encode(value) for key, value in values.items()}, now)
 
-    async def _held_positions(self, frontier: LocalFrontier) -> list[bytes | None]:
+    async def _held_positions(self, frontier: LocalFrontier | SharedFrontier) -> list[bytes | None]:
         """Where each output goes on. One whose end was torn takes the frontier back with it, epoch by epoch, if there
         is one in which all of them are what was written; if not, the frontier stays as it is."""
         newest = [self._position(frontier, exporter) for exporter in self.exporters]
@@ -92,7 +93,7 @@ class Outputs:
             if position is not None and _is_there(exporter) and not await exporter.holds(position)
         ]
 
-    def _position(self, frontier: LocalFrontier, exporter: Exporter) -> bytes | None:
+    def _position(self, frontier: LocalFrontier | SharedFrontier, exporter: Exporter) -> bytes | None:
         """As committed: by the place beside the job folder; where the folder was moved alone, by its path or name."""
         positions, key = _decoded(frontier.get("positions")), self._key(exporter)
         if key in positions:

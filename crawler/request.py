@@ -27,7 +27,7 @@ from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
 from crawler.item import type_name
 from crawler.query import encode_query
-from crawler.storable import ENCODER, ITEM, KINDS, STORABLE_DATA, pack, restore
+from crawler.storable import ENCODER, STORABLE_DATA, ValueCodec, pack
 
 __all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout", "Unfollowed"]
 
@@ -280,9 +280,10 @@ class RequestCodec:
     """
 
     def __init__(self, item_types: Mapping[str, type] | None = None) -> None:
-        self._item_types = dict(item_types or {})
-        self._decoder = msgspec.msgpack.Decoder(Request, ext_hook=self._unpack)
-        self._values = msgspec.msgpack.Decoder(ext_hook=self._unpack)
+        self.values = ValueCodec(item_types)
+        """For what travels with requests, and for items."""
+        self._item_types = self.values.item_types
+        self._decoder = msgspec.msgpack.Decoder(Request, ext_hook=self.values.unpack)
 
     def encode(self, request: Request) -> bytes:
         changes: dict[str, Any] = {}
@@ -316,26 +317,6 @@ class RequestCodec:
         """A stored request with one more of its `attempts`. Raises as `decode` does."""
         request = self.decode(record)
         return self.encode(request.replace(attempts=kept(request.attempts, attempt)))
-
-    def _unpack(self, code: int, data: memoryview) -> Any:
-        try:
-            return self._restored(code, self._values.decode(data))
-        except (ValueError, RecursionError):
-            raise
-        except Exception as error:  # of a class of the user's, too
-            raise ValueError(f"what stands in extension {code} makes no value: {error}") from error
-
-    def _restored(self, code: int, content: Any) -> Any:
-        kind = KINDS.get(code)
-        if kind is not None:
-            return kind(content)
-        if code != ITEM:
-            raise ValueError(f"unknown extension {code}")
-        name, fields = content
-        cls = self._item_types.get(name)
-        if cls is None:
-            raise ValueError(f"the spider's module has no item class {name!r}")
-        return restore(cls, fields)
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------

@@ -64,6 +64,13 @@ class Totals(msgspec.Struct):
     started_at: float = 0.0
 
 
+_ADDED = tuple(
+    name
+    for name, default in msgspec.structs.asdict(Totals()).items()
+    if type(default) is int and name not in ("items", "depth_max")
+)
+
+
 class Stats:
     """`spider` is the name shown; `totals` what earlier runs of the job committed.
 
@@ -113,6 +120,27 @@ class Stats:
             counts = self.total.proxies.setdefault(proxy, {"requests": 0, "failures": 0})
             counts["requests"] += 1
             counts["failures"] += failed
+
+    def add(self, before: Totals, after: Totals) -> None:
+        """What another process counted between these two, items excepted: they are counted where they are written."""
+        total = self.total
+        for name in _ADDED:
+            more = getattr(after, name) - getattr(before, name)
+            if more:
+                setattr(total, name, getattr(total, name) + more)
+        total.depth_max = max(total.depth_max, after.depth_max)
+        total.longest_stall_seconds = max(total.longest_stall_seconds, after.longest_stall_seconds)
+        for status, count in after.status.items():
+            self.status[int(status)] += count - before.status.get(status, 0)
+        for reason, count in after.failures.items():
+            self.failures[reason] += count - before.failures.get(reason, 0)
+        for name, count in after.custom.items():
+            if more := count - before.custom.get(name, 0):
+                self.count(name, more)
+        for proxy, counts in after.proxies.items():
+            old, sums = before.proxies.get(proxy, {}), total.proxies.setdefault(proxy, {"requests": 0, "failures": 0})
+            for name, count in counts.items():
+                sums[name] += count - old.get(name, 0)
 
     def elapsed(self, now: float) -> float:
         """Seconds of crawling over all runs of the job."""

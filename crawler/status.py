@@ -78,7 +78,7 @@ class Load:
 def live_line(snapshot: dict[str, Any], rate: float, load: float = 0.0) -> str:
     """`books  412 pages  31.5/s  401 items  588 queued  1 active host  0 errors  limited by delay`.
 
-    By CPU, where `load` is that of one whole processor or nearly so."""
+    By CPU, where `load`, or that of another process of the crawl, is that of one whole processor or nearly so."""
     unchanged = snapshot.get("not_modified")
     parts = (
         snapshot["spider"],
@@ -95,6 +95,7 @@ def live_line(snapshot: dict[str, Any], rate: float, load: float = 0.0) -> str:
         return f"{line}  {snapshot['phase']}"
     if not (snapshot["queued"] or snapshot["in_flight"]):
         return line
+    load = max(load, snapshot.get("load", 0.0))
     limit = "CPU" if load >= _BUSY and snapshot["limited_by"] != "nothing left" else snapshot["limited_by"]
     paused = snapshot["waits"]["paused"]
     return f"{line}  limited by {limit}" + (f"  {_count(paused, 'host')} paused" if paused else "")

@@ -22,7 +22,7 @@ from crawler.item import as_dict, field_names, is_item, type_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ENCODER", "ITEM", "KINDS", "STORABLE_DATA", "pack", "restore"]
+__all__ = ["ENCODER", "STORABLE_DATA", "ValueCodec", "pack"]
 
 
 def _encode_unknown(value: Any) -> Any:
@@ -113,3 +113,46 @@ def restore(cls: type, fields: dict[str, Any]) -> Any:
     for name, value in declared.items():
         object.__setattr__(item, name, value)
     return item
+
+
+class ValueCodec:
+    """Values to bytes and back. `item_types` are the item classes that may be among them, by qualified name."""
+
+    def __init__(self, item_types: Mapping[str, type] | None = None) -> None:
+        self.item_types = dict(item_types or {})
+        self._decoder = msgspec.msgpack.Decoder(ext_hook=self.unpack)
+
+    def encode(self, value: Any) -> bytes:
+        """Raises `NotStorable`."""
+        try:
+            return ENCODER.encode(pack(value, self.item_types))
+        except (TypeError, UnicodeEncodeError, RecursionError) as error:  # the second: text with lone surrogates
+            raise NotStorable(f"it cannot be written down: {error}") from error
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        """Raises ValueError for what is no value."""
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"not a stored value: {error}") from error
+
+    def unpack(self, code: int, data: memoryview) -> Any:
+        """What stands in an extension of MessagePack. Raises ValueError."""
+        try:
+            return self._restored(code, self._decoder.decode(data))
+        except (ValueError, RecursionError):
+            raise
+        except Exception as error:  # of a class of the user's, too
+            raise ValueError(f"what stands in extension {code} makes no value: {error}") from error
+
+    def _restored(self, code: int, content: Any) -> Any:
+        kind = KINDS.get(code)
+        if kind is not None:
+            return kind(content)
+        if code != ITEM:
+            raise ValueError(f"unknown extension {code}")
+        name, fields = content
+        cls = self.item_types.get(name)
+        if cls is None:
+            raise ValueError(f"the spider's module has no item class {name!r}")
+        return restore(cls, fields)

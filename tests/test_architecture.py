@@ -23,17 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """attempt errors crash dead_letter fate redaction url query encoding css selector references directives links body
-    storable request form file_names curl response item settings contracts listings markup""",
+    """attempt errors entry crash dead_letter fate redaction url query encoding css selector references directives links
+    body storable request form file_names curl response item settings contracts listings markup""",
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log watchdog pipelines parsing frontier download export",
+    "clock lock stats log watchdog pipelines parsing frontier download export monitor",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
-    feed engine""",
+    feed hooks limits engine""",
     # 4 assembly
-    "assemble outputs predecessor loader status process signals jobs repair explain treatment",
+    """assemble rooms processes workers operate outputs predecessor loader status process task_stacks signals jobs
+    repair explain treatment""",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -44,6 +45,7 @@ WORDS, RULES, ROOMS, LOOP = range(4)
 
 OWN_TASKS = {
     "engine": "its TaskGroup owns every task of a crawl",
+    "processes": "a TaskGroup in the parent owns its children, one in each child listens to the parent",
     "api": "stream() runs the crawl beside its reader, and has ended it before it ends itself",
     "cli": "the live line runs beside the crawl, in a TaskGroup of the two",
     "testing": "a scripted server talks beside the test, and ends what it began when it is left",
@@ -59,6 +61,10 @@ DYNAMIC_IMPORTS = {
 }
 CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
+    "rooms": "what assemble and the children of a crawl open alike",
+    "processes": "the parent lends hosts of the local frontier, a child borrows them",
+    "operate": "a crawl that workers share is looked at without one",
+    "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",
     "predecessor": "what the last crawl left is looked at before anything is assembled",
     "jobs": "a job is looked at without a crawl",
@@ -69,6 +75,7 @@ CONCRETE_PARTS = {
     "testing": "a response that nobody fetched is saved as a real one is",
 }
 BROAD_EXCEPTS = {
+    "crawler/processes/child.py:work": "the parent is told, which logs it and ends the crawl",
     "crawler/parsing/__init__.py:run": "what was raised in the thread is raised by who waits for it",
     "crawler/steps.py:__await__": "what a page's wait raises is thrown into the page's own coroutine",
 }
@@ -96,7 +103,10 @@ XML_READERS = {
     "crawler/listings/xml.py": "expat, with its gaps closed",
     "crawler/selector.py": "lxml for XPath, over a tree that lexbor parsed",
 }
-OTHER_PROGRAMS = {"crawler/parsing/trial.py": "a Python that parses pages, and can be stopped"}
+OTHER_PROGRAMS = {
+    "crawler/parsing/trial.py": "a Python that parses pages, and can be stopped",
+    "crawler/processes/member.py": "a Python that is one of the crawl's own processes",
+}
 UNVERIFIED = {"crawler/download/tls.py": "a host for which the user's settings ask for it"}
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}

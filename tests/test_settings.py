@@ -122,6 +122,12 @@ DEFAULTS: dict[str, object] = {
     "frontier.url": None,
     "frontier.window": 32,
     "frontier.durability": "process",
+    "frontier.crawl": "",
+    "frontier.worker": "",
+    "frontier.lease_seconds": 60,
+    "frontier.shards": 16,
+    "frontier.expected_urls": 1_000_000,
+    "frontier.allow_unprotected": False,
     "output.item_ids": False,
     "output.refused_limit": 0,
     "output.guard_formulas": True,
@@ -129,6 +135,9 @@ DEFAULTS: dict[str, object] = {
     "security.allow_networks": (),
     "log.level": "INFO",
     "log.json": False,
+    "status.listen": None,
+    "status.hosts": (),
+    "status.token": None,
 }
 
 

@@ -35,9 +35,9 @@ class Death(NamedTuple):
 
 
 class AtWork:
-    """The file at `path`. Raises OSError."""
+    """The file at `path`, or open under this number. Raises OSError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | int) -> None:
         self._path = path
         self._map: mmap.mmap | None = None
         self._note: memoryview = _nowhere()
@@ -45,7 +45,7 @@ class AtWork:
     def last(self) -> Death | None:
         """Of the process before this one, if it died at work."""
         try:
-            note = self._path.read_bytes()
+            note = os.pread(self._path, _NOTE.size, 0) if isinstance(self._path, int) else self._path.read_bytes()
         except FileNotFoundError:
             return None
         if len(note) < _LEAST.size:
@@ -58,7 +58,8 @@ class AtWork:
         """A new life. What `last` said is gone: commit it before."""
         if self._map is not None:
             return
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        path = self._path
+        descriptor = os.dup(path) if isinstance(path, int) else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.pwrite(descriptor, bytes(_NOTE.size), 0)  # not a hole: a full disk is an error here, and no SIGBUS
             self._map = mmap.mmap(descriptor, _NOTE.size)
@@ -120,7 +121,11 @@ class Deaths(dict[int, int]):
         if death is None or self._get("life") == b"%d" % death.life:
             return
         self._put("life", b"%d" % death.life)
-        for fingerprint in death.fingerprints:
+        self.add(death.fingerprints)
+
+    def add(self, fingerprints: Iterable[int]) -> None:
+        """One of these killed a process."""
+        for fingerprint in fingerprints:
             self[fingerprint] = self.get(fingerprint, 0) + 1
             self._put(f"death/{fingerprint:016x}", b"%d" % self[fingerprint])
 

@@ -147,7 +147,7 @@ class DiskStore:
             crash.point("recovery_opened")
             if self._txn.get(b"format", db=self._values) is None:
                 self._txn.put(b"format", b"%d" % FORMAT, db=self._values)
-            self.deaths = Deaths(self.rows("death/"), self.get_value, self._put_value)
+            self.deaths = Deaths(self.rows("death/"), self.get_value, self.put_value)
             self.deaths.count(self._at_work.last())
             self._load_seen_sum()
             return [self._name(host) for host in self._waiting_hosts()]
@@ -235,8 +235,8 @@ class DiskStore:
     async def commit(self, values: abc.Mapping[str, bytes | None]) -> None:
         with self._translated("commit"):
             for key, value in values.items():
-                self._put_value(key, value)
-            self._put_value("seen", SEEN.pack(self._seen_count, self._seen_sum))
+                self.put_value(key, value)
+            self.put_value("seen", SEEN.pack(self._seen_count, self._seen_sum))
             number = int(self._txn.id())
             crash.point("before_commit")
             self._txn.commit()
@@ -276,6 +276,9 @@ class DiskStore:
 
     def _last_page(self) -> int:
         return int(self._env.info()["last_pgno"])
+
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        self.deaths.add(fingerprints)
 
     def forget_deaths(self, fingerprint: int) -> None:
         self.deaths.forget(fingerprint)
@@ -456,7 +459,7 @@ class DiskStore:
                 yield cursor.key().decode(), self._opened(cursor.key(), cursor.value())
                 more = cursor.next()
 
-    def _put_value(self, key: str, value: bytes | None) -> None:
+    def put_value(self, key: str, value: bytes | None) -> None:
         name = key.encode()
         if value is None:
             self._txn.delete(name, db=self._values)

@@ -22,15 +22,15 @@ from crawler.contracts import Counts, Entry, Lease, Leased, Outcome, Verdict
 from crawler.errors import JobDamaged
 from crawler.frontier.layout import COUNTERS, NUMBER_AT, ORDER, PAIR
 from crawler.frontier.rows import NO_ORIGIN, Row
-from crawler.frontier.turns import Host, Turns
+from crawler.frontier.turns import ALL_PLACES, Host, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from crawler.frontier.store import Store
-    from crawler.politeness import HostRule
+    from crawler.politeness import Controller, HostRule
 
-__all__ = ["LocalFrontier"]
+__all__ = ["Lent", "LentEntry", "LocalFrontier", "Terms"]
 
 _LAST = b"\xff" * ORDER.size
 _DEEPEST = 0xFFFF
@@ -46,6 +46,32 @@ class _Leased(NamedTuple):
     order: bytes
     fingerprint: int
     origin: bytes
+
+
+class Terms(NamedTuple):
+    """How a host is lent."""
+
+    tasks: int
+    """Requests that go with it, at most."""
+    places: int = ALL_PLACES
+
+
+class LentEntry(NamedTuple):
+    """A request that went with its host."""
+
+    lease: Lease
+    priority: int
+    filtered: bool
+    number: int
+    """Of the entry, among all others."""
+
+
+class Lent(NamedTuple):
+    """A host or group that went to somebody else. `Turns.take_back` is its way home."""
+
+    controller: Controller
+    places: int
+    entries: list[LentEntry]
 
 
 class LocalFrontier:
@@ -68,6 +94,9 @@ class LocalFrontier:
         by_address: bool = False,
         concurrency: int | None = None,
     ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_need: Callable[[], None] = lambda: None
+        self.on_stop: Callable[[str], None] = lambda reason: None
         self._store = store
         self._note = store.at_work
         self.stays_at_work = store.stays_at_work
@@ -80,6 +109,7 @@ class LocalFrontier:
         self.sent, self.leave, self.enter, self.again = turns.sent, turns.leave, turns.enter, turns.again
         self.observe, self.host, self.regroup = turns.observe, turns.change, turns.regroup
         self.controller, self.waits = turns.controller, turns.waits
+        self.take_back, self.lend_places = turns.take_back, turns.lend
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
@@ -132,6 +162,15 @@ class LocalFrontier:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._store.close()
+
+    async def serve(self) -> None:
+        """Nobody else has a part of it."""
+
+    async def claims_start(self) -> bool:
+        return True
+
+    async def reach(self, lease: Lease, host: str, fingerprint: int) -> None:
+        """`remember` knows."""
 
     # -- entries in --------------------------------------------------------------------------------------------------
 
@@ -212,11 +251,7 @@ class LocalFrontier:
             host = self._turns.due(now)
             if host is None:
                 break
-            if host.due is not None and host.due <= now:
-                self._promote(host, now)
-            if not host.window and host.beyond is not None:
-                self._refill(host)
-            if host.window:
+            if self._has_next(host, now):
                 leases.append(self._lease_next(host, now))
             self._schedule(host)
         turn = self._turns.next()
@@ -224,25 +259,37 @@ class LocalFrontier:
             self._check_nothing_is_missing()
         return Leased(leases, turn)
 
+    def _has_next(self, host: Host, now: float) -> bool:
+        if host.due is not None and host.due <= now:
+            self._promote(host, now)
+        if not host.window and host.beyond is not None:
+            self._refill(host)
+        return bool(host.window)
+
     def _check_nothing_is_missing(self) -> None:
         """When nobody has anything, nothing may be left: a store that lost entries must not end in "finished"."""
-        if self._leased or any(host.taken for host in self._turns.hosts.values()):
+        if self._leased or any(host.taken or host.controller.taken for host in self._turns.hosts.values()):
             return
         missing = self._store.size()
         if missing:
             raise JobDamaged(f"{missing} waiting requests cannot be found in the frontier: it is damaged")
 
     def _lease_next(self, host: Host, now: float) -> Lease:
+        lease = self._take_out(host)[0]
+        self._turns.take(host, now)
+        return lease
+
+    def _take_out(self, host: Host) -> tuple[Lease, bytes, Row]:
+        """The next entry of its window: as a lease, its order, and as it waited."""
         order = heapq.heappop(host.window)
         row = self._store.get(host.id, order)
         self._lease_id += 1
         self._leased[self._lease_id] = _Leased(host, order, row.fingerprint, row.origin)
-        self._turns.take(host, now)
         deaths = self._store.deaths.get(row.fingerprint, 0)
-        key = row.fingerprint if row.filtered else row.fingerprint ^ int.from_bytes(order[6:])
-        return Lease(
-            self._lease_id, host.name, row.record, self._depth(order), row.attempt, row.fingerprint, key, deaths
-        )
+        key = row.fingerprint if row.filtered else row.fingerprint ^ int.from_bytes(order[NUMBER_AT:])
+        depth = self._depth(order)
+        lease = Lease(self._lease_id, host.name, row.record, depth, row.attempt, row.fingerprint, key, deaths)
+        return lease, order, row
 
     def _depth(self, order: bytes) -> int:
         depth: int = ORDER.unpack(order)[1]
@@ -268,6 +315,69 @@ class LocalFrontier:
                     order = order[:NUMBER_AT] + self._next_number()
             self._enqueue(host, order, row, not_before, now)
 
+    # -- to others ---------------------------------------------------------------------------------------------------
+
+    def lend(self, want: int, now: float, terms: Callable[[Controller], Terms | None]) -> list[Lent]:
+        """Hosts whose turn it is go to somebody else, whole or some of their places, with their next requests: until
+        those are `want` together. `terms` says how each goes; None: not this one, now."""
+        lent: list[Lent] = []
+        passed: list[Host] = []
+        while want > 0 and (host := self._turns.due(now)) is not None:
+            agreed = terms(host.controller)
+            if agreed is None:
+                passed.append(host)
+                continue
+            lent.append(self._lend(host, agreed, now))
+            self._schedule(host)
+            want -= len(lent[-1].entries)
+        for host in passed:
+            self._schedule(host)
+        if not lent and self._turns.next() is None:
+            self._check_nothing_is_missing()
+        return [each for each in lent if each.places]
+
+    def _lend(self, host: Host, terms: Terms, now: float) -> Lent:
+        entries = self._next_of(host, terms.tasks, now)
+        if entries:
+            self._turns.serve(host)
+            self._turns.lend(host.controller, terms.places)
+        return Lent(host.controller, terms.places if entries else 0, entries)
+
+    def lend_named(self, name: str, tasks: int, now: float) -> Lent | None:
+        """The host or group of this name goes to somebody else, whether anything waits there or not. None: its places
+        are not all here."""
+        controller = self._turns.named(name)
+        if controller.taken:
+            return None
+        self._turns.lend(controller)
+        return Lent(controller, ALL_PLACES, self.more_of(name, tasks, now))
+
+    def more_of(self, name: str, tasks: int, now: float) -> list[LentEntry]:
+        """At most so many of the host's next requests, for whoever has it on loan."""
+        host = self._turns.hosts.get(name)
+        return [] if host is None else self._next_of(host, tasks, now)
+
+    def _next_of(self, host: Host, count: int, now: float) -> list[LentEntry]:
+        entries: list[LentEntry] = []
+        while len(entries) < count and self._has_next(host, now):
+            lease, order, row = self._take_out(host)
+            priority = 0x7FFFFFFF - ORDER.unpack(order)[0]
+            entries.append(LentEntry(lease, priority, row.filtered, int.from_bytes(order[NUMBER_AT:])))
+        return entries
+
+    def next_turn(self) -> float | None:
+        """When a host is due, if nothing changes until then; None: nobody knows."""
+        return self._turns.next()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits, and nothing is leased."""
+        return self._store.size() == 0
+
+    def died(self, fingerprints: Iterable[int]) -> None:
+        """A process died while code of these requests ran: see `Lease.deaths`."""
+        self._store.count_deaths(fingerprints)
+
     def at_work(self, lease: Lease | None) -> None:
         self._note(0 if lease is None else lease.fingerprint)
 
@@ -278,7 +388,8 @@ class LocalFrontier:
 
     def counts(self) -> Counts:
         leased = len(self._leased)
-        active = sum(1 for host in self._turns.hosts.values() if host.taken or host.has_work)
+        busy = {leased.host for leased in self._leased.values()}
+        active = sum(1 for host in self._turns.hosts.values() if host.taken or host.has_work or host in busy)
         hosts = self._store.host_count()
         return Counts(
             self._store.size() - leased, leased, active, hosts, self._added, self._duplicates, self._completed
@@ -287,14 +398,20 @@ class LocalFrontier:
     def get(self, key: str) -> bytes | None:
         return self._store.get_value(key)
 
+    def put(self, values: Mapping[str, bytes | None]) -> None:
+        """Values that join the open epoch now, and are there for `get` at once."""
+        for key, value in values.items():
+            self._store.put_value(key, value)
+
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         return self._store.rows(prefix)
 
-    async def commit(self, values: Mapping[str, bytes | None], now: float) -> None:
+    async def commit(self, values: Mapping[str, bytes | None], now: float) -> int:
         self._turns.save()
         self._turns.evict_idle(now, [leased.host for leased in self._leased.values()])
         counters = COUNTERS.pack(self._sequence, self._added, self._duplicates, self._completed)
         await self._store.commit({**values, "frontier": counters, "clock": b"%.3f" % now})
+        return 0
 
     @property
     def is_behind(self) -> bool:

@@ -114,12 +114,15 @@ class MemoryStore:
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         return iter(sorted((key, value) for key, value in self._values.items() if key.startswith(prefix)))
 
+    def put_value(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+
     async def commit(self, values: Mapping[str, bytes | None]) -> None:
         for key, value in values.items():
-            if value is None:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = value
+            self.put_value(key, value)
 
     async def sync(self, before: Callable[[], Awaitable[None]]) -> None:
         await before()
@@ -134,5 +137,9 @@ class MemoryStore:
     def stays_at_work(self) -> Callable[[], None]:
         return lambda: None
 
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        for fingerprint in fingerprints:
+            self.deaths[fingerprint] = self.deaths.get(fingerprint, 0) + 1
+
     def forget_deaths(self, fingerprint: int) -> None:
-        pass
+        self.deaths.pop(fingerprint, None)

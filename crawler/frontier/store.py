@@ -10,10 +10,24 @@ if TYPE_CHECKING:
     from crawler.frontier.rows import Row
     from crawler.politeness import HostState
 
-__all__ = ["Store"]
+__all__ = ["HostStates", "Store"]
 
 
-class Store(Protocol):
+class HostStates(Protocol):
+    """What is kept of hosts."""
+
+    def host_id(self, name: str) -> int:
+        """A new one for a host that has none."""
+        ...
+
+    def host_state(self, name: str) -> HostState | None:
+        """What was saved last."""
+        ...
+
+    def save_host_state(self, name: str, state: HostState) -> None: ...
+
+
+class Store(HostStates, Protocol):
     """Where a `LocalFrontier` keeps what must not be lost. Hosts are small integers; keys sort as bytes.
 
     Changes join the open transaction; `commit` makes them durable together. Raises `EngineUnavailable`.
@@ -37,10 +51,6 @@ class Store(Protocol):
         """Close, and let the next `open` find the epoch before the last one. False: it finds the last one again."""
         ...
 
-    def host_id(self, name: str) -> int:
-        """A new one for a host that has none."""
-        ...
-
     def known_host_id(self, name: str) -> int | None:
         """None: it has none. Whoever only asks about a host must not leave a trace: a site can name any number."""
         ...
@@ -48,12 +58,6 @@ class Store(Protocol):
     def host_count(self) -> int:
         """Hosts that ever had an id."""
         ...
-
-    def host_state(self, name: str) -> HostState | None:
-        """What was saved last."""
-        ...
-
-    def save_host_state(self, name: str, state: HostState) -> None: ...
 
     def add_seen(self, host: int, fingerprint: int) -> bool:
         """Mark as seen; whether it was not before."""
@@ -95,6 +99,10 @@ class Store(Protocol):
 
     def get_value(self, key: str) -> bytes | None: ...
 
+    def put_value(self, key: str, value: bytes | None) -> None:
+        """None removes it."""
+        ...
+
     def rows(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """The values whose keys begin with this, in the order of their keys."""
         ...
@@ -116,6 +124,10 @@ class Store(Protocol):
 
     def stays_at_work(self) -> Callable[[], None]:
         """Whoever is noted goes on beside the loop, until what this gives is called."""
+        ...
+
+    def count_deaths(self, fingerprints: Iterable[int]) -> None:
+        """Another process, which worked for this one, died of one of these."""
         ...
 
     def forget_deaths(self, fingerprint: int) -> None: ...

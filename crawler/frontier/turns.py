@@ -14,7 +14,7 @@ Slow hosts may not hold all requests in flight: see `lanes.py`.
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crawler.contracts import Waits
 from crawler.frontier.lanes import Lanes
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from crawler.frontier.store import Store
+    from crawler.frontier.store import HostStates
 
-__all__ = ["Host", "Turns"]
+__all__ = ["ALL_PLACES", "Host", "Turns"]
+
+ALL_PLACES: Final = 1 << 30
+"""Of a host that is on loan as a whole, however many it has."""
 
 
 class Host:
@@ -63,7 +66,7 @@ class Turns:
 
     def __init__(
         self,
-        store: Store,
+        store: HostStates,
         *,
         rule: Callable[[str], HostRule],
         rng: Random,
@@ -81,8 +84,8 @@ class Turns:
         self._heap: list[tuple[float, int, int, Host]] = []
         self._ticks = self._served = 0
         self._resumed = 0.0
-        self._crowded: dict[Controller, list[Host]] = {}
-        """Hosts that found all places of their group taken."""
+        self._crowded: dict[Controller, dict[Host, None]] = {}
+        """Hosts that found all places of their group taken, in the order in which they came."""
         self._resting: set[Host] = set()
         """With nothing to do when last looked at."""
         self._touched: set[Controller] = set()
@@ -90,6 +93,8 @@ class Turns:
         self._moved: dict[str, str] = {}
         """Hosts that came into another group since then."""
         self._lanes = Lanes(concurrency)
+        self._cooling: list[Controller] = []
+        """They came back from a loan; each stays until its turn has come."""
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
@@ -136,6 +141,27 @@ class Turns:
         self._let_in(before)
         self.schedule(state)
         return True
+
+    def open(self, name: str, now: float) -> Controller:
+        """The controller of a host or group that comes from elsewhere, as it was there."""
+        self._resumed = now
+        return self._controller_of(name)
+
+    def close(self, name: str) -> None:
+        """It goes elsewhere, and its hosts, which have no place taken, with it."""
+        controller = self._controllers.pop(name, None)
+        if controller is not None:
+            self._lanes.claim(controller, 0.0)
+            self._crowded.pop(controller, None)
+            self._touched.discard(controller)
+
+    def forget(self, name: str) -> None:
+        """Before `close`: one of the hosts."""
+        host = self.hosts.pop(name)
+        host.window.clear()
+        host.turn = host.beyond = host.due = None
+        host.controller.members -= 1
+        self._resting.discard(host)
 
     def clear(self) -> None:
         self.hosts.clear()
@@ -202,7 +228,7 @@ class Turns:
         if controller.taken >= controller.places:
             host.turn = None
             if controller.members > 1:
-                self._crowded.setdefault(controller, []).append(host)
+                self._crowded.setdefault(controller, {})[host] = None
         elif turn != host.turn:
             host.turn = turn
             self._ticks += 1
@@ -214,11 +240,15 @@ class Turns:
         controller = host.controller
         controller.take(start, self._rng.random() if controller.delay else 0.0)
         host.taken += 1
-        self._served += 1
-        host.served = self._served
+        self.serve(host)
         self._lanes.take(controller)
         if controller.delay:
             self._touched.add(controller)
+
+    def serve(self, host: Host) -> None:
+        """It had its turn: among equal times others come first now."""
+        self._served += 1
+        host.served = self._served
 
     def enter(self, name: str, now: float) -> float | None:
         """See `Frontier.enter`."""
@@ -261,6 +291,41 @@ class Turns:
     def _let_in(self, controller: Controller) -> None:
         for host in self._crowded.pop(controller, ()):
             self.schedule(host)
+
+    # -- on loan -----------------------------------------------------------------------------------------------------
+
+    def lend(self, controller: Controller, places: int = ALL_PLACES) -> None:
+        """Somebody else has these places of a host or group from now on. Until `take_back` it is not forgotten."""
+        controller.members += 1
+        controller.taken += places
+
+    def named(self, name: str) -> Controller:
+        """The controller of a host or group of this name."""
+        return self._controller_of(name)
+
+    def take_back(
+        self, controller: Controller, places: int, state: HostState | None, next_start: float, now: float
+    ) -> None:
+        """The places come back. `state` is what became of the host meanwhile; None: nobody knows."""
+        controller.taken -= places
+        if state is not None:
+            until, pause = controller.blocked_until, controller.pause
+            controller.restore(state, now)
+            if controller.taken:  # whoever else has places there may have heard of a longer pause
+                controller.block(until, pause)
+        controller.next_start = max(next_start, controller.next_start) if controller.taken else next_start
+        self._touched.add(controller)
+        self._cooling.append(controller)
+        self._let_in(controller)
+
+    def _cool(self, now: float) -> None:
+        """Let go of hosts that came back, and whose turn is free."""
+        cooling, self._cooling = self._cooling, []
+        for controller in cooling:
+            if controller.next_start > now:
+                self._cooling.append(controller)
+            else:
+                self._leave_group(controller)
 
     # -- how hosts are treated ---------------------------------------------------------------------------------------
 
@@ -332,6 +397,8 @@ class Turns:
 
     def evict_idle(self, now: float, busy: Iterable[Host]) -> None:
         """Forget hosts with nothing to do whose turn is free; their saved state comes back when they do."""
+        if self._cooling:
+            self._cool(now)
         if not self._resting:
             return
         at_work = set(busy)
@@ -344,9 +411,10 @@ class Turns:
                 self._forget(host)
 
     def _forget(self, host: Host) -> None:
-        controller = host.controller
-        if self.hosts.pop(host.name, None) is None:
-            return
+        if self.hosts.pop(host.name, None) is not None:
+            self._leave_group(host.controller)
+
+    def _leave_group(self, controller: Controller) -> None:
         controller.members -= 1
         if not controller.members:
             self._lanes.claim(controller, 0.0)
