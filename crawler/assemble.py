@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from crawler import operate, workers
 from crawler import settings as setting
-from crawler import workers
 from crawler.clock import SystemClock
 from crawler.engine import Phase
 from crawler.errors import EngineUnavailable, JobError, OutputError
@@ -120,13 +120,7 @@ class Crawl:
             outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
-        guard = settings.output.guard_formulas
-        writer = Writer(spider.name if job is None else str(job.absolute()))
-        if self.worker is not None:
-            crawl = settings.frontier.crawl or spider.name
-            writer = Writer(crawl, crawl, self.worker)
-        exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
-        self._outputs = Outputs(exporters, job, spider.name)
+        self._outputs = self._make_outputs()
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
         self._refresh = refresh
@@ -148,6 +142,15 @@ class Crawl:
         self.engine: Engine | Parent
         self.stats: Stats
 
+    def _make_outputs(self, crawl: str = "") -> Outputs:
+        """`crawl` is what a crawl of several workers is called in databases that all of them write to."""
+        guard, name = self.settings.output.guard_formulas, self.spider.name
+        writer = Writer(name if self.job is None else str(self.job.absolute()))
+        if self.worker is not None:
+            writer = Writer(self.settings.frontier.crawl or name, crawl, self.worker)
+        exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in self.outputs]
+        return Outputs(exporters, self.job, name)
+
     async def __aenter__(self) -> Crawl:
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack)
@@ -168,6 +171,8 @@ class Crawl:
         self._write_stats()
         if self._previous is not None and reason not in UNFINISHED:
             self._previous.remove()
+        if self.worker is not None and reason == "finished":
+            await operate.discard_uncommitted(self.settings.frontier, self.spider.name, self.outputs)
         logger.info("%s: %s", self.spider.name, _ending(reason))
         return Result(reason, self.engine.totals(), self.job, tuple(each.target for each in self._outputs.items))
 
@@ -186,6 +191,8 @@ class Crawl:
         self.settings = self._rooms.settings = _within_the_files(settings)
         frontier = await self._open_frontier(stack, store, before)
         key = await self._claim(frontier, self.clock.now())
+        if self.worker is not None:
+            self._outputs = self._make_outputs(key.hex())
         await self._outputs.open(stack, frontier, self.clock.now())
         self.stats = Stats.decode(self.spider.name, self.clock.now(), frontier.get("stats"))
         if self._processes > 1 and isinstance(frontier, LocalFrontier):

@@ -16,8 +16,10 @@ from crawler.frontier.kept import Kept
 from crawler.workers import is_shared, without_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from crawler.assemble import Output
     from crawler.export.joining import JoinReport
     from crawler.frontier.broker import Control
     from crawler.settings import FrontierSettings, Settings
@@ -74,15 +76,41 @@ def export_items(
     workers = asyncio.run(operate.parts(_shared(settings), crawl=crawl))
     parts: list[Part] = []
     for own in workers.values():
-        outputs = msgspec.msgpack.decode(own.get("outputs", b"\x80"), type=dict[str, Kept])
-        positions = msgspec.msgpack.decode(own.get("positions", b"\x80"), type=dict[str, bytes])
+        outputs, positions = _positions(own)
         for key, kept in outputs.items():
-            if kept.path != "-" and key in positions:
+            if kept.path != "-":
                 parts.append(Part(kept.path, kept.format, positions[key]))
                 break
     if not parts:
         raise JobError(f"the workers of crawl {crawl!r} wrote no output, so there are no items to export")
     return export_parts(parts, target, overwrite, folder)
+
+
+async def discard_uncommitted(settings: FrontierSettings, spider: str, targets: Iterable[Output]) -> None:
+    """When a crawl has finished: what workers that died wrote to databases behind what is committed of it. Of files,
+    `export_items` leaves that out."""
+    from crawler.export.address import is_database
+
+    databases = [target for target, _ in targets if is_database(target)]
+    if not databases:
+        return
+    from crawler.export.postgresql import discard_uncommitted
+    from crawler.frontier.redis import operate
+
+    workers = await operate.parts(settings, crawl=settings.crawl or spider)
+    for target in databases:
+        kept = [_positions(own) for own in workers.values()]
+        await discard_uncommitted(
+            target,
+            [positions[key] for outputs, positions in kept for key in outputs if is_database(outputs[key].path)],
+        )
+
+
+def _positions(own: Mapping[str, bytes]) -> tuple[dict[str, Kept], dict[str, bytes]]:
+    """A worker's outputs, and how far each is committed; by output."""
+    outputs = msgspec.msgpack.decode(own.get("outputs", b"\x80"), type=dict[str, Kept])
+    positions = msgspec.msgpack.decode(own.get("positions", b"\x80"), type=dict[str, bytes])
+    return {key: kept for key, kept in outputs.items() if key in positions}, positions
 
 
 def _shared(settings: FrontierSettings) -> FrontierSettings:

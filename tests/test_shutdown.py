@@ -22,7 +22,7 @@ import uvloop
 from aiohttp import web
 
 from crawler import FilePath, Response, Spider, api, crawl, stream
-from crawler.errors import CrawlerError, SettingsError, UsageError
+from crawler.errors import CrawlerError, EngineUnavailable, SettingsError, UsageError
 from crawler.testing import LocalSite, run_spider
 
 sys.path.insert(0, str(Path(__file__).parent / "download"))
@@ -569,7 +569,7 @@ def test_a_spider_that_raises_in(place: str, leaves_nothing: Runs, tmp_path: Pat
     ("settings", "output", "error"),
     [
         ({"tls": {"ca_file": "missing.pem"}}, "x.jsonl", SettingsError),
-        ({"frontier": {"url": "redis://127.0.0.1/"}}, "x.jsonl", UsageError),
+        ({"frontier": {"url": "redis://127.0.0.1:1/", "lease_seconds": 2}}, "x.jsonl", EngineUnavailable),
         ({}, "x.what", UsageError),
         ({}, ".", CrawlerError),
     ],

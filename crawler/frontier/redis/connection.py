@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 OLDEST = (7, 0)
 _SLOWEST_RETRY_SECONDS = 2.0
+_FIRST_SECONDS = 10.0
+"""For an engine that was never reached: it may be starting beside us, or not be there at all."""
+_TOLD_AT = 5
+"""The attempt after which somebody may wonder: half a second."""
 _TIMEOUT_SECONDS = 10.0
 _CONNECTIONS = 8
 _KEYS_AT_ONCE = 1000
@@ -134,7 +138,7 @@ class Engine:
     async def look(self) -> None:
         """From here on it is this engine, and no other."""
         self._ids = {}
-        nodes = await self._patiently(lambda: self._infos("everything"))
+        nodes = await self._patiently(lambda: self._infos("everything"), min(self._patience, _FIRST_SECONDS))
         for node, info in nodes.items():
             self._check(node, info)
         self._ids = {node: str(info.get("run_id")) for node, info in nodes.items()}
@@ -255,12 +259,19 @@ class Engine:
             raise EngineUnavailable(f"{self.name}: {text}") from answer
         raise answer
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    async def _patiently(self, attempt: Callable[[], Awaitable[Any]], seconds: float | None = None) -> Any:
         from redis.exceptions import RedisError
         from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_after_delay
 
         def wait(state: RetryCallState) -> float:
             return self._rng.uniform(0, min(_SLOWEST_RETRY_SECONDS, 0.02 * 2 ** min(state.attempt_number, 10)))
+
+        patience = self._patience if seconds is None else seconds
+
+        def tell(state: RetryCallState) -> None:
+            if state.attempt_number == _TOLD_AT and state.outcome is not None:
+                error = _without_secrets(f"{state.outcome.exception()}")
+                logger.warning("%s cannot be reached (%s); trying for %g s", self.name, error, patience)
 
         async def once(again: bool) -> Any:
             try:
@@ -273,8 +284,9 @@ class Engine:
         try:
             async for trial in AsyncRetrying(
                 sleep=self._sleep,
-                stop=stop_after_delay(self._patience),
+                stop=stop_after_delay(patience),
                 wait=wait,
+                before_sleep=tell,
                 retry=retry_if_exception_type(_Passing),
             ):
                 with trial:
