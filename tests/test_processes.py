@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from numbers_job import PAGES, Job, Numbers
 
 from crawler import Spider, crawl
@@ -20,7 +21,7 @@ from crawler.testing import LocalSite
 from tests.crew_spiders import Numbered, Odd, Poisoned, Stillborn, Tree
 
 FAST = {"politeness": {"delay_seconds": 0, "obey_robots": False}}
-NOISE_SECONDS = 0.02
+DELAY, NOISE_SECONDS = 0.2, 0.12
 
 
 def tree(site, pages, *extra):
@@ -72,15 +73,38 @@ def _without(stats, names):
     return {name: value for name, value in stats.items() if name not in names}
 
 
-async def test_each_host_has_its_delay_and_its_places_over_all_processes(tmp_path):
-    settings = {"politeness": {"delay_seconds": 0.05, "jitter": 0.0, "adaptive": False, "obey_robots": False}}
-    async with sites_of(4, 15) as sites:
+async def test_each_host_has_its_delay_over_all_processes():
+    settings = {"politeness": {"delay_seconds": DELAY, "jitter": 0.0, "adaptive": False, "obey_robots": False}}
+    async with sites_of(4, 12) as sites:
         result = await crawl(Tree, args=args_of(sites), settings=settings, processes=3)
-        assert result.stats["pages"] == 60
+        assert result.stats["pages"] == 48
         for site in sites:
             assert Counter(site.paths).most_common(1)[0][1] == 1
-            gaps = [later.time - earlier.time for earlier, later in itertools.pairwise(site.journal)]
-            assert min(gaps) >= 0.05 - NOISE_SECONDS
+            times = [hit.time for hit in site.journal]
+            assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= DELAY - NOISE_SECONDS
+            assert times[-1] - times[0] >= 11 * DELAY - NOISE_SECONDS
+
+
+async def test_places_at_a_host_without_delay_are_shared_and_never_exceeded():
+    settings = {"politeness": {"delay_seconds": 0, "concurrency_per_host": 4, "obey_robots": False}}
+    here, most, clients = 0, 0, set()
+
+    async def page(request):
+        nonlocal here, most
+        here += 1
+        most = max(most, here)
+        clients.add(request.transport.get_extra_info("peername"))
+        await asyncio.sleep(0.01)
+        here -= 1
+        return web.Response(text="<p>1</p>", content_type="text/html")
+
+    async with sites_of(1, 300) as sites:
+        sites[0].route("*", page)
+        for number in range(1, 300):
+            del sites[0]._routes[f"/{number}"]
+        result = await crawl(Tree, args=args_of(sites), settings=settings, processes=2)
+    assert result.stats["pages"] == 300
+    assert 2 < most <= 4
 
 
 async def test_callbacks_run_in_children_and_pipelines_in_the_parent_and_all_is_counted(tmp_path):
