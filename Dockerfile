@@ -24,9 +24,13 @@ RUN /opt/build/bin/pip wheel --no-index --no-build-isolation --no-deps --wheel-d
 
 FROM python:3.13-slim-bookworm
 
+# The status page is for the orchestrator, which is outside: /healthz and /readyz. The rest of it needs a token
+# (CRAWLER_STATUS__TOKEN_FILE) or has to be asked from inside.
 ENV PATH=/opt/crawler/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    CRAWLER_STATUS__LISTEN=0.0.0.0:9090
+EXPOSE 9090
 
 RUN groupadd --gid 10001 crawler \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin crawler \
@@ -47,5 +51,8 @@ VOLUME /data
 USER 10001:10001
 # The crawl drains and ends with exit code 75; the same command continues it.
 STOPSIGNAL SIGTERM
+# Does the event loop come round? It asks the page above, so of all commands only `run` is healthy, and only as long as
+# that page is on. Kubernetes does not look at this: docs/deploy has its probes.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["crawler", "health"]
 ENTRYPOINT ["crawler"]
 CMD ["--help"]

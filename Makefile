@@ -25,8 +25,8 @@ LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-com
   --generate-hashes --only-binary :all: --python-version 3.13 --python-platform x86_64-manylinux_2_28
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier flood processes soak durable hostile \
-  guards clean
+.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis flood processes soak durable hostile \
+  guards secrets clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +59,16 @@ audit: $(VENV)/installed-dev ## pip-audit: has anybody reported a flaw in what t
 
 lock: $(VENV)/installed-dev ## requirements/ anew, with hashes (ARGS=--upgrade: with the newest versions)
 	@$(PIP_INSTALL) --target $(TOOLS)/lock --upgrade 'uv>=0.9'
-	@$(LOCK) --extra speed --extra xpath --output-file requirements/container.txt $(ARGS) pyproject.toml
+	@$(LOCK) --extra speed --extra xpath --extra redis --extra postgres --extra metrics --output-file requirements/container.txt $(ARGS) pyproject.toml
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(LOCK) --output-file requirements/build.txt $(ARGS) -
+
+secrets: ## passwords for docker compose's engine and status pages, in secrets/, unless they are there
+	@mkdir -p secrets && chmod 700 secrets
+	@umask 022; test -e secrets/engine.conf -a -e secrets/frontier-url || { password=$$($(PYTHON) -c 'import secrets; print(secrets.token_hex(32))'); \
+	  echo "requirepass $$password" >secrets/engine.conf; \
+	  echo "redis://:$$password@engine:6379/0" >secrets/frontier-url; }
+	@umask 022; test -e secrets/status-token || $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' >secrets/status-token
 
 fuzz: $(VENV)/installed-dev ## many properties, and 20,000 mutated answers through each of aiohttp's parsers (ARGS="--minutes 60")
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)
@@ -91,6 +98,10 @@ frontier: $(VENV)/installed ## what the frontier costs from 10,000 to 10 million
 
 processes: $(VENV)/installed ## what a page costs in one process and in several, and what of it the parent pays
 	$(BIN)/python benchmarks/processes.py $(ARGS)
+
+redis: $(VENV)/installed-dev ## what the shared frontier costs its engine, in memory and CPU (ARGS=--quick: does it work?)
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/redis_frontier.py $(ARGS)
 
 flood: $(VENV)/installed ## what a page costs that gives a million items or requests
 	$(BIN)/python benchmarks/flood.py $(ARGS)

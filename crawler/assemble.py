@@ -18,8 +18,11 @@ import msgspec
 from crawler import settings as setting
 from crawler import workers
 from crawler.clock import SystemClock
+from crawler.engine import Phase
 from crawler.errors import EngineUnavailable, JobError, OutputError
-from crawler.export import make_exporter
+from crawler.export import make_exporter, part_target
+from crawler.export.address import is_database
+from crawler.export.writer import Writer
 from crawler.frontier.local import LocalFrontier
 from crawler.lock import JobLock
 from crawler.log import crawl_log
@@ -52,13 +55,15 @@ _STATS_SECONDS = 10.0
 
 
 class Output(NamedTuple):
-    """Where items go: a file whose suffix says the format, or `-`."""
+    """Where items go: a file whose suffix says the format, a table of PostgreSQL, or `-`."""
 
     target: str
     overwrite: bool = False
 
     @property
     def replaces_something(self) -> bool:
+        if is_database(self.target):
+            return self.overwrite
         return self.overwrite and os.path.isfile(self.target) and os.path.getsize(self.target) > 0
 
 
@@ -112,11 +117,15 @@ class Crawl:
         if self.worker is not None:
             workers.check_options(settings, refresh=refresh)
             job = None if job is None else workers.worker_folder(job, self.worker)
-            outputs = [output._replace(target=workers.part_target(output.target, self.worker)) for output in outputs]
+            outputs = [output._replace(target=part_target(output.target, self.worker)) for output in outputs]
         self.job = job
         self.outputs = tuple(outputs)
         guard = settings.output.guard_formulas
-        exporters = [make_exporter(*output, guard_formulas=guard) for output in outputs]
+        writer = Writer(spider.name if job is None else str(job.absolute()))
+        if self.worker is not None:
+            crawl = settings.frontier.crawl or spider.name
+            writer = Writer(crawl, crawl, self.worker)
+        exporters = [make_exporter(*output, guard_formulas=guard, writer=writer) for output in outputs]
         self._outputs = Outputs(exporters, job, spider.name)
         self.clock: Clock = clock or SystemClock()
         self._fresh = fresh
@@ -160,7 +169,7 @@ class Crawl:
         if self._previous is not None and reason not in UNFINISHED:
             self._previous.remove()
         logger.info("%s: %s", self.spider.name, _ending(reason))
-        return Result(reason, self.engine.totals(), self.job, tuple(output.target for output in self.outputs))
+        return Result(reason, self.engine.totals(), self.job, tuple(each.target for each in self._outputs.items))
 
     # -- the stack ---------------------------------------------------------------------------------------------------
 
@@ -184,6 +193,16 @@ class Crawl:
         else:
             self.engine = await self._rooms.open(stack, frontier, Fingerprinter(key), self.stats, self._ends())
         stack.enter_context(Watchdog(self.spider.name, self.stats.stalled))
+        if settings.status.listen is not None:
+            from crawler.monitor import StatusPage
+
+            page = StatusPage(settings.status, snapshot=self.engine.snapshot, ready=self._why_not_ready)
+            await stack.enter_async_context(page)
+
+    def _why_not_ready(self) -> str:
+        """Empty while work is taken."""
+        phase = self.engine.phase
+        return "" if phase is Phase.RUNNING else {Phase.READY: "starting"}.get(phase, phase.value)
 
     async def _open_parent(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier, key: bytes) -> Parent:
         return await opening.open_parent(

@@ -1,13 +1,15 @@
-"""What a stored file may be called. No name from the web reaches the disk: a hash does, and a suffix from a list."""
+"""What a stored file may be called. No name from the web reaches the disk: a hash does, and a suffix from a list. Names
+that people and their machines give are kept as far as a file's name can have them."""
 
 from __future__ import annotations
 
 import hashlib
 import mimetypes
 import os.path
+import re
 from typing import Final
 
-__all__ = ["name_of", "suffix_of"]
+__all__ = ["name_of", "safe_name", "suffix_of"]
 
 _SUFFIXES: Final = frozenset(
     {
@@ -17,6 +19,19 @@ _SUFFIXES: Final = frozenset(
         "yaml", "zip", "zst",
     }
 )  # fmt: skip
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_MAX_SAFE: Final = 64
+
+
+def safe_name(name: str) -> str:
+    """A name of letters, digits, `-` and `_`, of at most 64 characters. Where that is not the name as it was, `~` and
+    ten hex digits of it follow, so that different names stay different."""
+    safe = _UNSAFE.sub("_", name)[:_MAX_SAFE]
+    if safe == name and name:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return f"{safe[: _MAX_SAFE - 11]}~{digest}"
 
 
 def name_of(asked: str, url: str, content_type: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from crawler import crash
 from crawler.dead_letter import REFUSED_FILE
 from crawler.errors import UsageError
+from crawler.export.address import is_database
 from crawler.export.late import LateLinesExporter
 from crawler.frontier.kept import Kept
 
@@ -105,6 +106,8 @@ class Outputs:
     def _key(self, exporter: Exporter) -> str:
         if exporter.path is None:
             return "-"
+        if is_database(exporter.path):
+            return exporter.path
         return exporter.path if self._job is None else os.path.relpath(exporter.path, self._job)
 
     async def _sync_outputs(self) -> None:
@@ -113,7 +116,9 @@ class Outputs:
 
 
 def _is_there(exporter: Exporter) -> bool:
-    return exporter.path is not None and os.path.exists(exporter.path)
+    if exporter.path is None:
+        return False
+    return is_database(exporter.path) or os.path.exists(exporter.path)
 
 
 def _decoded(positions: bytes | None) -> dict[str, bytes]:

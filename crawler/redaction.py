@@ -23,7 +23,7 @@ _NAMES = (
     "access[_-]?token|api[_-]?key|api[_-]?secret|app[_-]?secret|apikey|auth|auth[_-]?token|authorization|bearer|"
     "client[_-]?secret|credentials?|csrf[_-]?token|id[_-]?token|jwt|pass|passwd|password|private[_-]?key|"
     "private[_-]?token|pwd|refresh[_-]?token|secret|secret[_-]?key|security[_-]?token|session[_-]?token|sig|signature|"
-    "subscription[_-]?key|token|awsaccesskeyid|x-(?:amz|goog|oss)-(?:credential|security-token|signature)"
+    "sslpassword|subscription[_-]?key|token|awsaccesskeyid|x-(?:amz|goog|oss)-(?:credential|security-token|signature)"
 )
 _PARAMETER: Final = re.compile(rf"([?&;#](?:{_NAMES})=)[^&#]+", re.IGNORECASE)
 _PARAMETER_IN_TEXT: Final = re.compile(rf"""([?&;#](?:{_NAMES})=)[^&#\s"'<>()\[\]{{}}]+""", re.IGNORECASE)

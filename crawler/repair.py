@@ -22,6 +22,7 @@ import msgspec
 from crawler import crash
 from crawler.errors import EngineUnavailable, JobError
 from crawler.export import make_exporter
+from crawler.export.address import is_database
 from crawler.export.position import decode_position
 from crawler.frontier.disk import DiskStore
 from crawler.frontier.layout import refuse_other_format
@@ -147,7 +148,7 @@ async def _outputs(job: Path, done: Repair) -> None:
     with FrontierReader(job / "frontier") as reader:
         outputs, positions = reader.values.outputs, reader.values.positions
     places = {key: _Torn(key, output, output_path(job, key, output)) for key, output in outputs.items()}
-    known = {key: place for key, place in places.items() if key in positions and place.output.path != "-"}
+    known = {key: place for key, place in places.items() if key in positions and _is_file(place.output)}
     for key, place in list(known.items()):
         if not place.path.exists():
             _note(done, place.output.target, "it is missing", _RESTORE)
@@ -178,6 +179,10 @@ async def _outputs(job: Path, done: Repair) -> None:
 
 async def _nothing() -> None:
     pass
+
+
+def _is_file(output: Kept) -> bool:
+    return output.path != "-" and not is_database(output.path)
 
 
 async def _torn(places: Iterable[_Torn], positions: dict[str, bytes]) -> list[_Torn]:

@@ -1,4 +1,4 @@
-"""Running a crawl as the main thing of a process: its own loop, and signals that stop it."""
+"""Running a crawl as the main thing of a process: its own loop, signals that stop it, one that asks what it is at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from crawler.process import own_process, settle
+from crawler.task_stacks import log_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -47,7 +48,8 @@ def run_in_loop(main: Coroutine[Any, Any, _T]) -> _T:
 
 @asynccontextmanager
 async def stops_on_signals(engine: Engine | Parent) -> AsyncIterator[None]:
-    """Within the block, the first SIGINT, SIGTERM or SIGHUP drains the engine, the second one stops it at once.
+    """Within the block, the first SIGINT, SIGTERM or SIGHUP drains the engine, the second one stops it at once;
+    SIGUSR1 logs what all its tasks are at.
 
     Does nothing in a thread that is not the main one: Python hands signals to no other.
     """
@@ -71,8 +73,9 @@ async def stops_on_signals(engine: Engine | Parent) -> AsyncIterator[None]:
     handled = (signal.SIGINT, signal.SIGTERM, *hangup)
     for number in handled:
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGUSR1, log_tasks)
     try:
         yield
     finally:
-        for number in handled:
+        for number in (*handled, signal.SIGUSR1):
             loop.remove_signal_handler(number)

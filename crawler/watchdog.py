@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["Watchdog", "described"]
+__all__ = ["Watchdog", "described", "place"]
 
 logger = logging.getLogger("crawler.watchdog")
 
@@ -119,7 +119,7 @@ def described(frame: FrameType | None) -> str:
     if any(_library(each) in _DEBUGGERS for each in stack):
         return ""
     shown = [each for each in stack if not _is_ours(each)] or stack[:1]
-    return " > ".join(_place(each) for each in reversed(shown[:_MOST_FRAMES]))
+    return " > ".join(place(each) for each in reversed(shown[:_MOST_FRAMES]))
 
 
 def _step(frame: FrameType | None) -> Iterator[FrameType]:
@@ -137,7 +137,8 @@ def _is_ours(frame: FrameType) -> bool:
     return os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE)
 
 
-def _place(frame: FrameType) -> str:
+def place(frame: FrameType) -> str:
+    """`parse (spiders/books.py:31)`."""
     name, path = frame.f_code.co_name, frame.f_code.co_filename
     with contextlib.suppress(OSError):  # the working folder is gone
         near = os.path.relpath(path) if os.path.isabs(path) else path

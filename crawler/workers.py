@@ -6,6 +6,7 @@ that comes under the same name again continues it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -16,7 +17,7 @@ from crawler.frontier.loans import quota
 from crawler.frontier.shared import SharedFrontier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from random import Random
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from crawler.politeness import HostRule
     from crawler.settings import FrontierSettings, Settings
 
-__all__ = ["REDIS", "is_shared", "redis_broker", "shared_frontier", "worker_folder", "worker_name"]
+__all__ = ["REDIS", "is_shared", "redis_broker", "shared_frontier", "without_extra", "worker_folder", "worker_name"]
 
 REDIS = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://")
 _LAPSES = 4
@@ -46,10 +47,6 @@ def worker_folder(job: Path, worker: str) -> Path:
     return job.with_name(f"{job.name}.{worker}")
 
 
-def part_target(target: str, worker: str) -> str:
-    return target
-
-
 def check_options(settings: Settings, *, refresh: bool) -> None:
     """Raises `UsageError` for what several workers cannot do."""
     if refresh:
@@ -61,12 +58,21 @@ def check_options(settings: Settings, *, refresh: bool) -> None:
         )
 
 
+@contextlib.contextmanager
+def without_extra() -> Iterator[None]:
+    """Around the import of what needs the extra `redis`. Raises `UsageError` where that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        if not (error.name or "").startswith(("redis", "hiredis")):
+            raise
+        raise UsageError("frontier.url: Redis needs an extra: pip install 'crawler[redis]'") from error
+
+
 def redis_broker(settings: Settings, spider: str, *, worker: str, clock: Clock, rng: Random) -> Broker:
     """Raises `UsageError` where the extra is not installed."""
-    try:
-        from crawler.frontier.redis import RedisBroker
-    except ImportError as error:
-        raise UsageError(f"frontier.url: Redis needs an extra: pip install 'crawler[redis]' ({error})") from error
+    with without_extra():
+        from crawler.frontier.redis.broker import RedisBroker
     manners, crawl, frontier = settings.politeness, settings.crawl, settings.frontier
     return RedisBroker(
         frontier,
@@ -110,6 +116,6 @@ def shared_frontier(
 
 async def discard(settings: Settings, spider: str) -> None:
     """The whole crawl, of all workers. Raises `JobError` while any of them is at it."""
-    from crawler.frontier.redis import operate
-
+    with without_extra():
+        from crawler.frontier.redis import operate
     await operate.discard(settings.frontier, crawl=settings.frontier.crawl or spider)

@@ -21,3 +21,15 @@ def command(tmp_path, monkeypatch, capfd):
         return (code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server, started when the first test wants it."""
+    import postgres_server
+
+    why = postgres_server.missing()
+    if why is not None:
+        pytest.skip(why)
+    with postgres_server.serve() as server:
+        yield server

@@ -196,11 +196,14 @@ class Job:
         found: dict[str, object] = json.loads((self.folder / self.name / "stats.json").read_text())
         return found
 
+    def items_in(self, output: str) -> list[dict[str, int]]:
+        return _items(self.folder / output)
+
     def assert_complete(self) -> None:
         """Every item once, in every format, those that were refused in their own, and no line torn."""
         expected = [{"number": number, "twice": 2 * number} for number in range(PAGES)]
         for output in self.outputs:
-            found = sorted(_items(self.folder / output), key=lambda item: item["number"])
+            found = sorted(self.items_in(output), key=lambda item: item["number"])
             assert found == expected, output
         if self.refuses:
             lines = (self.folder / self.name / "refused.jsonl").read_text().splitlines()

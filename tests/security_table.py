@@ -122,10 +122,6 @@ FAULTS = {
 
 OPEN: dict[str, str] = {
     "S17": "there is no storage client yet",
-    "S46": "there is no status page yet",
-    "S47": "there is no status page yet",
-    "S48": "there is no status page yet",
-    "S49": "there is no status page yet",
     "S51": "there is no Redis engine yet",
     "R-08": "there is no Redis engine yet",
     "R-09": "there is no Redis engine yet",

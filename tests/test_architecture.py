@@ -28,12 +28,13 @@ LAYERS = (
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log watchdog pipelines parsing frontier download export",
+    "clock lock stats log watchdog pipelines parsing frontier download export monitor",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed hooks limits engine""",
     # 4 assembly
-    "assemble rooms processes workers outputs predecessor loader status process signals jobs repair explain treatment",
+    """assemble rooms processes workers operate outputs predecessor loader status process task_stacks signals jobs
+    repair explain treatment""",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )
@@ -62,6 +63,7 @@ CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
     "rooms": "what assemble and the children of a crawl open alike",
     "processes": "the parent lends hosts of the local frontier, a child borrows them",
+    "operate": "a crawl that workers share is looked at without one",
     "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",
     "predecessor": "what the last crawl left is looked at before anything is assembled",

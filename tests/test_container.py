@@ -1,7 +1,7 @@
 """The Dockerfile and docker-compose.yml say what the documentation promises, and the crawl they describe does it.
 
-There is no container here: the compose file's own command runs in a process of its own, with the environment of the two
-files and nothing else, and temporary folders for /app and /data.
+There is no container here: the compose file's own commands run in processes of their own, with the environment of the
+two files and nothing else, and temporary folders for /app, /data and /run/secrets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import re
 import shlex
 import shutil
 import signal
+import socket
+import stat
+import subprocess
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -21,12 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import yaml
 
+from crawler.cli import main
 from crawler.demo import Shop, serve
 from crawler.settings import environment_layer, load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,46 +63,6 @@ def stages(dockerfile: str) -> list[list[Instruction]]:
     return found
 
 
-def read_yaml(text: str) -> Any:
-    """Maps, lists of scalars, comments, quotes and plain words: the part of YAML that docker-compose.yml keeps to.
-
-    Anything else raises `ValueError`, so that the file cannot outgrow this reader unseen.
-    """
-    lines = [(len(line) - len(line.lstrip()), line.strip()) for line in text.splitlines()]
-    lines = [(indent, line) for indent, line in lines if line and not line.startswith("#")]
-    value, rest = _block(lines, 0)
-    if rest:
-        raise ValueError(f"cannot read {rest[0][1]!r}")
-    return value
-
-
-def _block(lines: list[tuple[int, str]], indent: int) -> tuple[Any, list[tuple[int, str]]]:
-    items: list[Any] = []
-    keys: dict[str, Any] = {}
-    while lines and lines[0][0] == indent:
-        line, lines = lines[0][1], lines[1:]
-        if line.startswith("- "):
-            items.append(_scalar(line[2:]))
-            continue
-        found = re.fullmatch(r"([\w.-]+):(?: +(.+))?", line)
-        if found is None or found[1] in keys:
-            raise ValueError(f"cannot read {line!r}")
-        keys[found[1]] = _scalar(found[2]) if found[2] else None
-        if found[2] is None and lines and lines[0][0] > indent:
-            keys[found[1]], lines = _block(lines, lines[0][0])
-    if items and keys:
-        raise ValueError("a list and a map in one block")
-    return items or keys, lines
-
-
-def _scalar(text: str) -> str | bool:
-    if text.startswith('"'):
-        return str(json.loads(text))
-    if re.search(r"[\[\]{}&*!|>'%@`#]|: ", text):
-        raise ValueError(f"cannot read {text!r}")
-    return {"true": True, "false": False}.get(text, text)
-
-
 @pytest.fixture(scope="module")
 def image() -> list[Instruction]:
     """The last stage of the Dockerfile: what is in the image."""
@@ -106,16 +71,39 @@ def image() -> list[Instruction]:
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    document = read_yaml((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    document = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     assert isinstance(document, dict)
     return document
 
 
+OURS = ("init", "worker", "crawl")
+ALL = ("engine", *OURS)
+
+
+@pytest.fixture
+def service(compose: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The one that the test is parametrized with; else the one in a single process."""
+    found = compose["services"][getattr(request, "param", "crawl")]
+    assert isinstance(found, dict)
+    return found
+
+
 @pytest.fixture(scope="module")
-def service(compose: dict[str, Any]) -> dict[str, Any]:
-    crawl = compose["services"]["crawl"]
-    assert isinstance(crawl, dict)
-    return crawl
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What `make secrets` makes, by the names of docker-compose.yml."""
+    folder = tmp_path_factory.mktemp("secrets")
+    shutil.copy(ROOT / "Makefile", folder)
+    subprocess.run(["make", "secrets", f"PYTHON={sys.executable}"], cwd=folder, check=True, timeout=60)
+    named = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["secrets"]
+    return {name: folder / of["file"] for name, of in named.items()}
+
+
+def with_secrets(environment: dict[str, str], secrets: dict[str, Path]) -> dict[str, str]:
+    """The variables of a service, where the files are that they name."""
+    return {
+        name: str(secrets[Path(value).name]) if value.startswith("/run/secrets/") else value
+        for name, value in environment.items()
+    }
 
 
 def rest_of(image: list[Instruction], word: str) -> str:
@@ -184,58 +172,184 @@ def test_every_copied_folder_exists_and_is_not_ignored() -> None:
                     assert f"!{name}" in ignored, f".dockerignore keeps {name} out"
 
 
-# -- the service -------------------------------------------------------------------------------------------------------
+# -- the services ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.hostile("S55")
-def test_the_service_has_no_rights_it_does_not_need(service: dict[str, Any], image: list[Instruction]) -> None:
-    assert service["user"] == rest_of(image, "USER")
+@pytest.mark.parametrize(
+    ("service", "user"), [(name, "10001:10001") for name in OURS] + [("engine", "999:1000")], indirect=["service"]
+)
+def test_no_service_has_rights_that_it_does_not_need(service: dict[str, Any], user: str) -> None:
+    assert service["user"] == user
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["init"] is True
-    assert not {"privileged", "cap_add", "network_mode", "pid", "ports", "devices"} & service.keys()
+    assert not {"privileged", "cap_add", "network_mode", "pid", "ports", "devices", "container_name"} & service.keys()
 
 
 @pytest.mark.hostile("S55")
-def test_only_the_volume_and_tmp_can_be_written(service: dict[str, Any], compose: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("service", "volume"), [(name, "data") for name in OURS] + [("engine", "engine")], indirect=["service"]
+)
+def test_only_its_volume_and_tmp_can_be_written(service: dict[str, Any], volume: str, compose: dict[str, Any]) -> None:
     assert service["tmpfs"] == ["/tmp"]
-    assert service["volumes"] == ["data:/data"]
-    assert "data" in compose["volumes"]
+    assert service["volumes"] == [f"{volume}:/data"]
+    assert volume in compose["volumes"]
     command = service["command"]
-    for option in ("--job", "-O"):
+    for option in {"--job", "-O", "-o"} & set(command):
         assert command[command.index(option) + 1].startswith("/data/")
 
 
+@pytest.mark.parametrize("service", ["worker", "crawl"], indirect=True)
 def test_an_interrupted_crawl_is_continued_but_a_wrong_setting_not_for_ever(service: dict[str, Any]) -> None:
     assert re.fullmatch(r"on-failure:\d+", service["restart"])
     assert "--fresh" not in service["command"]
 
 
-def test_the_environment_is_made_of_settings_that_exist(service: dict[str, Any]) -> None:
-    assert "CRAWLER_CRAWL__CONCURRENCY" in service["environment"]
-    load([environment_layer(service["environment"])])  # raises SettingsError for any that is not
+@pytest.mark.parametrize("service", OURS, indirect=True)
+def test_the_environment_is_made_of_settings_that_exist(
+    service: dict[str, Any], image: list[Instruction], secrets: dict[str, Path]
+) -> None:
+    environment = {**environment_of(image), **with_secrets(service["environment"], secrets)}
+    settings = load([environment_layer(environment)]).settings  # raises SettingsError for any that is not
+    assert settings.crawl.concurrency == 64
+    assert settings.status.listen == "0.0.0.0:9090"
+    shares = "CRAWLER_FRONTIER__URL_FILE" in environment
+    assert shares == (service.get("profiles") is None)
+    assert settings.frontier.url == (secrets["frontier_url"].read_text().strip() if shares else None)
+    assert settings.status.token == (secrets["status_token"].read_text().strip() if shares else None)
 
 
-def test_the_container_is_given_longer_to_stop_than_the_crawl_takes_to_drain(service: dict[str, Any]) -> None:
-    settings = load([environment_layer(service["environment"])]).settings
+@pytest.mark.parametrize("service", OURS, indirect=True)
+def test_the_container_is_given_longer_to_stop_than_the_crawl_takes_to_drain(
+    service: dict[str, Any], secrets: dict[str, Path]
+) -> None:
+    settings = load([environment_layer(with_secrets(service["environment"], secrets))]).settings
     grace = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
     assert grace
     assert int(grace[1]) >= settings.crawl.drain_seconds + 5
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["a: [1, 2]", "a: &b c", "a: 'b'", "- a\nb: c", "a: b\n  c: d", "a: 1\na: 2", "a b", "- a: b", "a: b # c", "a: |"],
-)
-def test_yaml_that_the_reader_does_not_know_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        read_yaml(text)
+@pytest.mark.parametrize("service", OURS, indirect=True)
+def test_the_command_line_knows_the_command(service: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as help_shown:
+        main(["--help"])
+    assert help_shown.value.code == 0
+    if not re.search(rf"^ +{service['command'][0]} ", capsys.readouterr().out, re.MULTILINE):
+        pytest.skip(f"there is no `crawler {service['command'][0]}` yet")
+    with pytest.raises(SystemExit) as ended:
+        main([*service["command"], "--help"])
+    assert ended.value.code == 0
 
 
-def test_yaml_is_read_as_written() -> None:
-    text = '# x\na:\n  b:\n    - c\n    - "d: e"\n\n  f: true\n  g: 30s\nh:\n'
-    assert read_yaml(text) == {"a": {"b": ["c", "d: e"], "f": True, "g": "30s"}, "h": None}
+def test_workers_come_after_the_engine_and_the_crawl_and_share_nothing_that_is_written(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["init"]["depends_on"] == {"engine": {"condition": "service_healthy"}}
+    assert services["worker"]["depends_on"]["init"] == {"condition": "service_completed_successfully"}
+    assert services["worker"]["depends_on"]["engine"] == {"condition": "service_healthy"}
+    assert services["init"]["command"][:2] == ["frontier", "create"]
+    assert services["init"]["command"][2] == services["worker"]["command"][1]  # the same spider
+    assert "--job" not in services["worker"]["command"]  # its folder would be locked by the first
+    assert [name for name in ALL if "profiles" not in services[name]] == ["engine", "init", "worker"]
+
+
+def test_the_engine_is_reached_by_workers_alone_and_reaches_nothing(compose: dict[str, Any]) -> None:
+    services, networks = compose["services"], compose["networks"]
+    assert services["engine"]["networks"] == ["frontier"]
+    assert networks["frontier"] == {"internal": True}
+    assert {name for name in ALL if "frontier" in services[name].get("networks", [])} == {"engine", "init", "worker"}
+    assert "default" in services["worker"]["networks"]  # it has a web to crawl
+
+
+# -- passwords ---------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_made_once_and_for_the_owner_of_the_folder_alone(secrets: dict[str, Path]) -> None:
+    before = {path: path.read_bytes() for path in secrets.values()}
+    folder = secrets["engine_conf"].parent
+    subprocess.run(["make", "secrets", f"PYTHON={sys.executable}"], cwd=folder.parent, check=True, timeout=60)
+    assert {path: path.read_bytes() for path in secrets.values()} == before
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in before} == {0o644}  # users of containers have other numbers
+    assert f"/{folder.name}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_no_secret_stands_in_a_file_an_environment_or_a_command_line(
+    compose: dict[str, Any], secrets: dict[str, Path]
+) -> None:
+    for name in ALL:
+        service = compose["services"][name]
+        used = set(re.findall(r"/run/secrets/(\w+)", json.dumps(service)))
+        assert used == set(service.get("secrets", []))
+        for variable in service.get("environment", {}):
+            assert not re.search(r"URL$|TOKEN$|PASSWORD$", variable)
+    password = secrets["engine_conf"].read_text().split()[1]
+    assert len(password) == 64
+    assert secrets["frontier_url"].read_text() == f"redis://:{password}@engine:6379/0\n"
+
+
+# -- the engine --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine(compose: dict[str, Any], secrets: dict[str, Path], tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """A server with the flags of docker-compose.yml: its port, and the environment that its health check needs."""
+    found = next(filter(None, map(shutil.which, ("valkey-server", "redis-server"))), None)
+    if found is None:
+        pytest.skip("needs valkey-server or redis-server (apt-get install redis-server)")
+    program, *flags = compose["services"]["engine"]["command"]
+    assert program == "valkey-server"
+    flags = [re.sub(r"^/run/secrets/(\w+)$", lambda named: str(secrets[named[1]]), flag) for flag in flags]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    here = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    client = tools / "valkey-cli"
+    client.write_text(f'#!/bin/sh\nexec {found.replace("-server", "-cli")} -p {port} "$@"\n')
+    client.chmod(0o755)
+    server = subprocess.Popen([found, *flags, *here], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if "Ready to accept connections" in line:
+                break
+        yield port, {"PATH": f"{tools}:{os.environ['PATH']}"}
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def test_the_engine_keeps_what_it_has_and_forgets_nothing(
+    engine: tuple[int, dict[str, str]], secrets: dict[str, Path]
+) -> None:
+    from redis import Redis
+    from redis.exceptions import AuthenticationError
+
+    password = secrets["engine_conf"].read_text().split()[1]
+    with Redis(port=engine[0], password=password, decode_responses=True) as client:
+        wanted = {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory-policy": "noeviction",
+            "set-max-intset-entries": "512",
+        }
+        assert {name: client.config_get(name)[name] for name in wanted} == wanted
+    with Redis(port=engine[0], retry=None) as client, pytest.raises(AuthenticationError):
+        client.ping()
+
+
+def test_the_engines_health_check_sees_whether_it_answers(
+    engine: tuple[int, dict[str, str]], compose: dict[str, Any], secrets: dict[str, Path]
+) -> None:
+    kind, command = compose["services"]["engine"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    command = command.replace("$$", "$").replace("/run/secrets/engine_conf", str(secrets["engine_conf"]))
+    assert subprocess.run(["sh", "-c", command], check=False, env=engine[1], timeout=30).returncode == 0
+    wrong = command.replace("s/^requirepass //p", "s/^requirepass ./x/p")
+    assert wrong != command
+    assert subprocess.run(["sh", "-c", wrong], check=False, env=engine[1], timeout=30).returncode != 0
 
 
 # -- the crawl ---------------------------------------------------------------------------------------------------------
@@ -254,6 +368,7 @@ class Container:
         self._environment = {
             **environment_of(image),
             **service["environment"],
+            "CRAWLER_STATUS__LISTEN": "127.0.0.1:0",  # several of these run on one machine
             "PATH": os.defpath,
             "PYTHONPATH": str(ROOT),
             "HOME": "/nonexistent",
@@ -281,6 +396,19 @@ class Container:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+    async def check(self, command: list[str], **environment: str) -> int:
+        """Another command in the same container: its exit code."""
+        assert command[0] == "crawler"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", *command),
+            cwd=self._folder,
+            env={**self._environment, **environment},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        return await process.wait()
 
     @property
     def said(self) -> str:
@@ -331,3 +459,26 @@ async def test_the_service_writes_to_its_volume_only(
     assert set(container.app.rglob("*")) == before
     assert (container.data / "jobs" / "books").is_dir()
     assert len(container.items) == 10
+
+
+@needs_the_command
+async def test_the_health_check_of_the_image_is_for_a_crawl_that_runs(
+    image: list[Instruction], service: dict[str, Any], tmp_path: Path
+) -> None:
+    options, _, command = rest_of(image, "HEALTHCHECK").partition(" CMD ")
+    assert {option.partition("=")[0] for option in options.split()} >= {"--interval", "--timeout", "--start-period"}
+    assert environment_of(image)["CRAWLER_STATUS__LISTEN"] == "0.0.0.0:9090"
+    assert rest_of(image, "EXPOSE") == "9090"
+    container = Container(image, service, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"0.0.0.0:{taken.getsockname()[1]}"
+    slowly = {"CRAWLER_POLITENESS__DELAY_SECONDS": "0.05", "CRAWLER_POLITENESS__ADAPTIVE": "false"}
+    async with serve(Shop(books=120, categories=6)) as site, asyncio.timeout(60):
+        async with container.run("-a", f"site={site.url}", CRAWLER_STATUS__LISTEN=listen, **slowly) as process:
+            while len(site.journal) < 10:
+                assert process.returncode is None, container.said
+                await asyncio.sleep(0.01)
+            assert await container.check(json.loads(command), CRAWLER_STATUS__LISTEN=listen) == 0, container.said
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 75, container.said
+        assert await container.check(json.loads(command), CRAWLER_STATUS__LISTEN=listen) == 1

@@ -135,6 +135,9 @@ DEFAULTS: dict[str, object] = {
     "security.allow_networks": (),
     "log.level": "INFO",
     "log.json": False,
+    "status.listen": None,
+    "status.hosts": (),
+    "status.token": None,
 }
 
 

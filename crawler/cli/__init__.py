@@ -111,9 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_job(status)
     status.add_argument("--json", action="store_true", help="what is in its stats.json")
     status.set_defaults(verb=_verb("verbs", "status"))
+    _add_health(verbs)
     _add_explain(verbs)
     _add_politeness(verbs)
     _add_jobs(verbs)
+    _add_frontier(verbs)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
     demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     demo.set_defaults(verb=_verb("verbs", "demo"))
@@ -140,11 +142,14 @@ def _add_run(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="append items; .jsonl, .jsonl.gz, .jsonl.zst, .json, .csv or .db; - is standard output, as JSON lines; "
-        "may be given again",
+        help="append items; .jsonl, .jsonl.gz, .jsonl.zst, .json, .csv or .db, or postgresql://…; - is standard output "
+        "(JSON lines); may be given again",
     )
     run.add_argument("-O", dest="overwrite", action="append", default=[], metavar="FILE", help="overwrite with items")
     run.add_argument("--job", type=_path, metavar="DIR", help="the job's folder (default: jobs/SPIDER)")
+    run.add_argument(
+        "--frontier", metavar="URL", help="share the crawl with other workers: redis://HOST:PORT/DB (docs/scale.md)"
+    )
     run.add_argument("--fresh", action="store_true", help="discard an unfinished job")
     run.add_argument(
         "--refresh", action="store_true", help="visit the pages of a finished job again; unchanged ones cost little"
@@ -181,6 +186,20 @@ def _add_fetch(verbs: Any) -> None:
 
     fetch.parse_known_args = parse_with_options
     fetch.set_defaults(verb=_verb("fetch", "fetch"), complain=fetch.error)
+
+
+def _add_health(verbs: Any) -> None:
+    health = verbs.add_parser(
+        "health",
+        help="ask a running crawl's status page whether it is alive",
+        description="Ask /healthz of the status page that a running crawl serves (status.listen), as a container's "
+        "HEALTHCHECK does.",
+        epilog="exit codes: 0 alive; 1 not, or nobody answers",
+    )
+    health.add_argument("url", nargs="?", metavar="URL", help="the page (default: where status.listen says)")
+    health.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="for an answer (default: 3)")
+    _add_settings(health)
+    health.set_defaults(verb=_verb("health", "health"))
 
 
 def _add_explain(verbs: Any) -> None:
@@ -230,6 +249,24 @@ def _add_jobs(verbs: Any) -> None:
         return parse(with_verb(list(arguments)), *rest)
 
     jobs.parse_known_args = parse_with_verbs
+
+
+def _add_frontier(verbs: Any) -> None:
+    frontier = verbs.add_parser(
+        "frontier",
+        help="a crawl that many workers share: create, status, pause, resume, drain, stop, rm",
+        description="A crawl that many workers share, on Redis or Valkey: begin it, look at it, pause and end it.",
+    )
+    parse = frontier.parse_known_args
+
+    def parse_with_verbs(*arguments: Any) -> Any:
+        from crawler.cli.frontier_options import add_verbs
+
+        frontier.parse_known_args = parse
+        add_verbs(frontier, lambda name: _verb("frontier", name), _add_settings)
+        return parse(*arguments)
+
+    frontier.parse_known_args = parse_with_verbs
 
 
 def _add_spiders(parser: argparse.ArgumentParser) -> None:

@@ -184,11 +184,17 @@ def export(arguments: argparse.Namespace) -> int:
 
 def _source(job: Path) -> tuple[Kept, Path, bytes]:
     """The output that keeps values best, and how far it is committed."""
+    from crawler.export.address import is_database
+
     with jobs.open_frontier(job) as reader:
         outputs, positions = reader.values.outputs, reader.values.positions
     if not outputs:
         raise JobError(f"job {job} was told to write no output, so there are no items to export (crawler run -o FILE)")
-    files = {key: output for key, output in outputs.items() if output.path != "-" and key in positions}
+    kept = {key: output for key, output in outputs.items() if output.path != "-" and key in positions}
+    files = {key: output for key, output in kept.items() if not is_database(output.path)}
+    if kept and not files:
+        where = ", ".join(output.path for output in kept.values())
+        raise JobError(f"the items of job {job} are in a database, where they can be queried: {where}")
     if not files:
         raise JobError(f"the items of job {job} went to standard output only, and are not kept")
     ranks = {format: rank for rank, format in enumerate(_BEST_FIRST)}

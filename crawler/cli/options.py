@@ -34,6 +34,8 @@ def _layers(arguments: argparse.Namespace, extra: Sequence[Layer]) -> list[Layer
         layers.append(_option("-L", "log", "level", arguments.level.upper()))
     if getattr(arguments, "json_logs", False):
         layers.append(_option("--json-logs", "log", "json", True))
+    if getattr(arguments, "frontier", None) is not None:
+        layers.append(_option("--frontier", "frontier", "url", arguments.frontier))
     if getattr(arguments, "limit", None) is not None:
         layers.append(_option("--limit", "crawl", "page_limit", arguments.limit))
     return layers

@@ -38,6 +38,8 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """SQLite, and nothing else."""
     is_guarded: bool = True
     """CSV: whether an apostrophe keeps cells from being run as formulas."""
+    writer: _Count | None = None
+    """PostgreSQL, and nothing else: by which number the database knows who wrote the rows."""
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -52,6 +54,8 @@ def decode_position(position: bytes, target: str, format: str) -> Position:
         known = _DECODER.decode(position)
         if (known.rows is not None) != (known.format == "sqlite"):
             raise msgspec.ValidationError("rows belong to a database")
+        if (known.writer is not None) != (known.format == "postgresql"):
+            raise msgspec.ValidationError("a writer belongs to PostgreSQL")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise OutputError(
             f"{target}: the position kept for it cannot be read ({error}). Start again with --fresh."

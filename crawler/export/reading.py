@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["read_items"]
+__all__ = ["committed_part", "csv_cells", "read_items"]
 
 Item: TypeAlias = "dict[str, Any]"
 
@@ -54,22 +54,32 @@ def read_items(path: Path, format: str, position: bytes) -> Iterator[Item]:
 
 
 def _from_bytes(path: Path, position: Position) -> Iterator[Item]:
+    number = 0
+    try:
+        with committed_part(path, position) as part:
+            items = _READERS[position.format](part) if position.is_guarded else _csv_rows(part, is_guarded=False)
+            if position.size:
+                for number, item in enumerate(items, 1):  # noqa: B007 - for the message
+                    yield item
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {reason(error)}.") from error
+    except (ValueError, msgspec.MsgspecError, csv.Error, RecursionError) as error:
+        raise OutputError(f"{path} is damaged, or no {position.format} file, after item {number}: {error}.") from error
+
+
+@contextlib.contextmanager
+def committed_part(path: Path, position: Position) -> Iterator[BinaryIO]:
+    """The bytes of a file up to a position of it; a file that becomes shorter meanwhile is a `ValueError` where it
+    ends. Raises `OutputError` for one that is missing, shorter or changed, `OSError` for one that cannot be read."""
     if not position.size:
+        yield io.BytesIO()
         return
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} is no regular file, so nothing can be read back from it.")
     if not OutputFile(str(path), overwrite=False).holds(Extent(position.size, position.check)):
         raise OutputError(f"{path} is not what the job wrote: it is missing, shorter, or was changed.")
-    number = 0
-    try:
-        with open(path, "rb", buffering=0) as file, io.BufferedReader(_Part(file, position.size)) as part:
-            items = _READERS[position.format](part) if position.is_guarded else _csv_rows(part, is_guarded=False)
-            for number, item in enumerate(items, 1):  # noqa: B007 - for the message
-                yield item
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {reason(error)}.") from error
-    except (ValueError, msgspec.MsgspecError, csv.Error, RecursionError) as error:
-        raise OutputError(f"{path} is damaged, or no {position.format} file, after item {number}: {error}.") from error
+    with open(path, "rb", buffering=0) as file, io.BufferedReader(_Part(file, position.size)) as part:
+        yield part
 
 
 class _Part(io.RawIOBase):
@@ -154,15 +164,19 @@ def _next_element(text: str, start: int) -> int:
 
 
 def _csv_rows(part: BinaryIO, is_guarded: bool = True) -> Iterator[Item]:
-    # Python's limit is 128 KiB a cell, and its only place is the whole process.
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
-    text = io.TextIOWrapper(part, encoding="utf-8-sig", newline="")
-    rows = csv.reader(text, strict=True)
+    rows = csv_cells(part)
     plain = unguarded if is_guarded else str
     names = [plain(cell) for cell in next(rows, [])]
     for row in rows:
-        if row:
-            yield dict(zip(names, map(plain, row), strict=True))
+        yield dict(zip(names, map(plain, row), strict=True))
+
+
+def csv_cells(part: BinaryIO) -> Iterator[list[str]]:
+    """The rows of a CSV file, the header first, as they stand there."""
+    # Python's limit is 128 KiB a cell, and its only place is the whole process.
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
+    text = io.TextIOWrapper(part, encoding="utf-8-sig", newline="")
+    return filter(None, csv.reader(text, strict=True))
 
 
 _READERS: dict[str, Callable[[BinaryIO], Iterator[Item]]] = {

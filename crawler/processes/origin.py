@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import os
 import sys
@@ -77,9 +76,9 @@ def _imports_from(module: str, file: str | None) -> bool:
     to files."""
     package, _, _ = module.rpartition(".")
     try:
-        path = importlib.import_module(package).__path__ if package else None
+        path = sys.modules[package].__path__ if package else None
         found = importlib.machinery.PathFinder.find_spec(module, path)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, KeyError, ValueError):
         return False
     return found is not None and found.origin == file
 

@@ -34,6 +34,7 @@ from crawler.settings.tables import (
     RetrySettings,
     SecuritySettings,
     Settings,
+    StatusSettings,
     TlsSettings,
 )
 from crawler.settings.values import StatusSet
@@ -55,6 +56,7 @@ __all__ = [
     "SecuritySettings",
     "Settings",
     "StatusSet",
+    "StatusSettings",
     "TlsSettings",
     "command_line_layer",
     "default_file",

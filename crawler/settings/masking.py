@@ -14,7 +14,7 @@ _HIDDEN = "***"
 _SECRET_HEADER = re.compile(r"auth|cookie|token|secret|passw|credential|session|signature|key$", re.IGNORECASE)
 _SECRET_QUERY = re.compile(r"([?&][^=&#]*(?:pass|secret|token|key|auth)[^=&#]*=)[^&#]*", re.IGNORECASE)
 _HEADER_VALUE = re.compile(r"(?<=: ).*")
-SECRET_KEYS = ("auth", "digest_auth", "headers", "host_headers", "url", "urls")
+SECRET_KEYS = ("auth", "digest_auth", "headers", "host_headers", "token", "url", "urls")
 """Names of the settings whose wrong values no error message may quote."""
 
 
@@ -40,6 +40,8 @@ def masked(name: str, value: Any) -> Any:
         return dict.fromkeys(value, _HIDDEN)
     if name == "urls":
         return tuple(map(_mask_url, value))
+    if name == "token" and value is not None:
+        return _HIDDEN
     if name == "url" and value is not None:
         return _mask_url(value)
     return {inner: masked("", value[inner]) for inner in value} if isinstance(value, Mapping) else value

@@ -15,6 +15,7 @@ from crawler import __version__
 from crawler.settings.declared import key
 from crawler.settings.frontier import FrontierSettings
 from crawler.settings.masking import Masked
+from crawler.settings.status import StatusSettings
 from crawler.settings.values import (
     StatusSet,
     check_address,
@@ -47,6 +48,7 @@ __all__ = [
     "RetrySettings",
     "SecuritySettings",
     "Settings",
+    "StatusSettings",
     "TlsSettings",
 ]
 
@@ -445,6 +447,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output: OutputSettings = OutputSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+    status: StatusSettings = StatusSettings()
 
 
 TABLES = Settings.__struct_fields__

@@ -28,11 +28,14 @@ __all__ = [
     "check_header_name",
     "check_host",
     "check_host_headers",
+    "check_host_name",
+    "check_listen",
     "check_name",
     "check_nameserver",
     "check_network",
     "check_proxy",
     "check_socket",
+    "check_token",
     "check_user_agent",
 ]
 
@@ -250,4 +253,30 @@ def check_frontier(text: str) -> str:
 def check_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]{0,100}", text):
         raise Unfit("a name of letters, digits, `_`, `.` and `-`")
+    return text
+
+
+def check_host_name(text: str) -> str:
+    host = check_host(text)
+    if host.rpartition(":")[2].isdigit() and not host.endswith("]"):
+        raise Unfit("a name without port")
+    return host
+
+
+def check_listen(text: str) -> str:
+    """`":9090"` is loopback: an address that everybody can reach has to be written."""
+    import ipaddress
+
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]*)):([0-9]{1,5})", text.strip())
+    if found and int(found[3]) <= 65535:
+        name = found[1] or found[2] or "localhost"
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address("127.0.0.1" if name.lower() == "localhost" else name)
+            return f"[{address}]:{int(found[3])}" if address.version == 6 else f"{address}:{int(found[3])}"
+    raise Unfit('an IP address and a port, such as "127.0.0.1:9090", "0.0.0.0:9090" or ":9090" (loopback)')
+
+
+def check_token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,}", text):
+        raise Unfit("at least 16 printable ASCII characters, as of `openssl rand -hex 16`")
     return text
