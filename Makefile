@@ -25,7 +25,7 @@ LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-com
   --generate-hashes --only-binary :all: --python-version 3.13 --python-platform x86_64-manylinux_2_28
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis flood soak durable hostile \
+.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis flood processes soak durable hostile \
   guards secrets clean
 
 help: ## list these targets
@@ -95,6 +95,9 @@ politeness: $(VENV)/installed ## what hosts see of a crawl's manners, and what o
 
 frontier: $(VENV)/installed ## what the frontier costs from 10,000 to 10 million URLs (ARGS="--sizes 1e4,1e5" is quicker)
 	$(BIN)/python benchmarks/frontier.py $(ARGS)
+
+processes: $(VENV)/installed ## what a page costs in one process and in several, and what of it the parent pays
+	$(BIN)/python benchmarks/processes.py $(ARGS)
 
 redis: $(VENV)/installed-dev ## what the shared frontier costs its engine, in memory and CPU (ARGS=--quick: does it work?)
 	@tests/install-debian-packages

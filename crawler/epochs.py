@@ -287,7 +287,8 @@ class Epochs:
                 values.update(rows())
             if started:
                 values["started"] = b"1"
-            self._stats.total.duplicates += await self._frontier.commit(values, self._clock.now())
+            known = await self._frontier.commit(values, self._clock.now())
+            self._stats.total.duplicates += known  # not in one line: others count while this one waits
             self._unsynced = True
             self._watched = self._clock.now()
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.machinery
 import os
 import sys
 from collections.abc import Mapping
@@ -72,9 +72,13 @@ def reference(spider: type[Spider]) -> str:
 
 
 def _imports_from(module: str, file: str | None) -> bool:
+    """Whether an import statement would find it there. It is not asked what is loaded: `loader` gives names of its own
+    to files."""
+    package, _, _ = module.rpartition(".")
     try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):
+        path = sys.modules[package].__path__ if package else None
+        found = importlib.machinery.PathFinder.find_spec(module, path)
+    except (ImportError, AttributeError, KeyError, ValueError):
         return False
     return found is not None and found.origin == file
 

@@ -46,7 +46,7 @@ _MOST_DEATHS: Final = 10
 _PATIENCE_SECONDS: Final = 15.0
 """What a child may take to end beyond the time that its pages have."""
 _ABORT_SECONDS: Final = 7.0
-_LONGEST_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 1.0
 """Before another one is started in place of one that died."""
 
 

@@ -56,7 +56,7 @@ class Link:
                 if not waiting.done():
                     waiting.set_exception(_gone())
 
-    async def call(self, verb: str, content: Any, answer: Any = None) -> Any:
+    async def call(self, verb: str, content: Any, answer: Any = Any) -> Any:
         """The answer, as a value of this type. Raises `SessionLost`, and `EngineUnavailable` if that is gone."""
         if self._is_closed:
             raise _gone()

@@ -1,0 +1,176 @@
+"""What a page costs in one process and in several, and what of it the parent pays: that is what more cannot share.
+
+    python benchmarks/processes.py [--pages 4000] [--processes 2] [--rounds 3]
+
+A site of several hosts on loopback, in a process of its own, has pages of some 16 KB with 60 links each; one item is
+taken of each. One process and several run in turns, and must bring home the same items. Processor time is that of all
+processes of a crawl, its start included; the parent's is what it has itself when it ends. The site needs a processor
+as well: where there are only two, they limit pages per second, and processor time is the figure to read. Writes
+`benchmarks/results/processes.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from aiohttp import web  # noqa: E402
+from machine import machine  # noqa: E402
+
+HOSTS = 4
+TEXT = "<p>The quick brown fox jumps over the lazy dog, and does it again.</p>" * 180
+SPIDER = """
+from crawler import Spider
+
+class Pages(Spider):
+    name = "pages"
+    sites: list[str] = []
+    settings = {"politeness": {"delay_seconds": 0, "concurrency_per_host": 16, "obey_robots": False}}
+
+    async def start(self):
+        for site in self.sites:
+            yield self.request(site + "/0")
+
+    def parse(self, response):
+        yield {"url": response.url, "title": response.css("h1::text").get(), "words": len(response.text.split())}
+        yield response.follow_all("a")
+"""
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Run(NamedTuple):
+    pages: int
+    seconds: float
+    """Of crawling, as the crawl itself says."""
+    cpu: float
+    parent_cpu: float
+    items: frozenset[tuple[str, str]]
+
+
+async def serve(pages: int) -> None:
+    each = pages // HOSTS
+
+    async def page(request: web.Request) -> web.Response:
+        number = int(request.path[1:])
+        links = "".join(f'<a href="/{(number * 7 + step * 13 + 1) % each}">x</a>' for step in range(59))
+        links += f'<a href="/{(number + 1) % each}">x</a>'
+        return web.Response(text=f"<h1>{number}</h1>{links}{TEXT}", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/{number:\\d+}", page)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    for number in range(1, HOSTS + 1):
+        await web.TCPSite(runner, f"127.0.0.{number}", 0).start()
+    print(",".join(f"http://{host}:{port}" for host, port in runner.addresses), flush=True)
+    await asyncio.Event().wait()
+
+
+def crawl(sites: str, processes: int) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        spider = Path(folder) / "spider_of_pages.py"
+        spider.write_text(SPIDER)
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "crawler", "run", str(spider), "-a", f"sites={sites}", "--quiet"),
+                *("--job", f"{folder}/job", "-O", f"{folder}/items.jsonl", "--processes", str(processes)),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        own = [0.0]
+        threading.Thread(target=_watch, args=(process.pid, own), daemon=True).start()
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"--processes {processes} ended with status {status}")
+        stats = json.loads(Path(folder, "job", "stats.json").read_text())
+        items = [json.loads(line) for line in Path(folder, "items.jsonl").read_text().splitlines()]
+        found = frozenset((item["url"], item["title"]) for item in items)
+        if len(found) != len(items):
+            raise SystemExit(f"--processes {processes} wrote an item twice")
+        return Run(stats["pages"], stats["elapsed_seconds"], used.ru_utime + used.ru_stime, own[0], found)
+
+
+def _watch(pid: int, own: list[float]) -> None:
+    while True:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return
+        own[0] = max(own[0], (int(fields[11]) + int(fields[12])) / _TICK)
+        time.sleep(0.02)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pages", type=int, default=4000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.pages))
+        return
+    command = [sys.executable, __file__, "--serve", "--pages", str(options.pages)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            sites = server.stdout.readline().strip()
+            runs: dict[int, list[Run]] = {1: [], options.processes: []}
+            for _ in range(options.rounds):
+                for processes, each in runs.items():
+                    each.append(crawl(sites, processes))
+        finally:
+            server.terminate()
+    if len({run.items for each in runs.values() for run in each}) != 1:
+        raise SystemExit("they did not bring home the same items")
+    report = _report(runs)
+    (ROOT / "benchmarks" / "results" / "processes.md").write_text(report)
+    print(report)
+
+
+def _report(runs: dict[int, list[Run]]) -> str:
+    rows = []
+    for processes, each in runs.items():
+        middle = [
+            statistics.median(figures)
+            for figures in (
+                [run.pages / run.seconds for run in each],
+                [1e6 * run.cpu / run.pages for run in each],
+                [1e6 * run.parent_cpu / run.pages for run in each],
+            )
+        ]
+        rows.append(f"| {processes} | {middle[0]:.0f} | {middle[1]:.0f} | {middle[2]:.0f} |")
+    first = next(iter(runs.values()))
+    return "\n".join(
+        [
+            "# One crawl in several processes",
+            "",
+            machine(),
+            "",
+            f"{first[0].pages} pages of {HOSTS} hosts, medians of {len(first)} rounds in turns; each time the same",
+            "items. The site, on the same machine, needs a processor too.",
+            "",
+            "| processes | pages/s | processor µs a page, all processes | of these the parent's |",
+            "| ---: | ---: | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
