@@ -173,12 +173,30 @@ _AT_ONCE = 500
 def export(arguments: argparse.Namespace) -> int:
     from crawler.export import make_exporter
 
+    if arguments.frontier is not None:
+        return _export_shared(arguments)
+    if arguments.parts is not None:
+        raise UsageError("--parts needs --frontier: only a crawl that many workers share has parts")
     exporter = make_exporter(arguments.output, True)
     output, path, position = _source(arguments.job)
     if exporter.path is not None and Path(exporter.path).resolve() == path.resolve():
         raise UsageError(f"-o {arguments.output}: that is the job's own output")
     count = asyncio.run(_copy(_items(path, output.format, position), exporter))
     print(f"crawler: {_number(count, 'item', 'items')} of {output.target}", file=sys.stderr)
+    return EXIT_OK
+
+
+def _export_shared(arguments: argparse.Namespace) -> int:
+    from crawler import operate
+    from crawler.cli.options import load
+    from crawler.spider import Spider
+
+    frontier = load(Spider, arguments).settings.frontier
+    joined = operate.export_items(
+        frontier, str(arguments.job), arguments.output, overwrite=True, folder=arguments.parts
+    )
+    items, parts = _number(joined.items, "item", "items"), _number(joined.parts, "part", "parts")
+    print(f"crawler: {items} of {parts}", file=sys.stderr)
     return EXIT_OK
 
 

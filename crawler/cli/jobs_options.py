@@ -71,7 +71,13 @@ def _add_export(verbs: Any, verb: Callable[[str], Any]) -> None:
         description="The items that a job has committed to an output, up to now. Of several outputs the one that keeps "
         "values best is read: JSON lines, SQLite, JSON, CSV.",
     )
-    export.add_argument("job", type=Path, metavar="DIR")
+    export.add_argument("job", type=Path, metavar="DIR", help="with --frontier: the crawl's name")
+    export.add_argument(
+        "--frontier",
+        metavar="URL",
+        help="of a crawl that many workers share: the committed part of each one's output, joined",
+    )
+    export.add_argument("--parts", type=Path, metavar="DIR", help="where the parts of all machines were collected")
     export.add_argument(
         "-o",
         dest="output",
@@ -79,7 +85,7 @@ def _add_export(verbs: Any, verb: Callable[[str], Any]) -> None:
         metavar="FILE",
         help="overwritten; format by suffix (default: - as JSON lines)",
     )
-    export.set_defaults(verb=verb("export"))
+    export.set_defaults(verb=verb("export"), sets=[], file=None, level=None)
 
 
 def _add_repair(verbs: Any, verb: Callable[[str], Any]) -> None:
