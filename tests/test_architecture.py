@@ -33,7 +33,7 @@ LAYERS = (
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed hooks limits engine""",
     # 4 assembly
-    """assemble rooms processes workers operate outputs predecessor loader status process task_stacks signals jobs
+    """assemble rooms processes workers operate migrate outputs predecessor loader status process task_stacks signals jobs
     repair explain treatment""",
     # 5 doors
     "cli api testing demo __init__ __main__",
@@ -63,6 +63,7 @@ CONCRETE_PARTS = {
     "assemble": "the one file that chooses",
     "rooms": "what assemble and the children of a crawl open alike",
     "processes": "the parent lends hosts of the local frontier, a child borrows them",
+    "migrate": "a crawl moves between engines",
     "operate": "a crawl that workers share is looked at without one",
     "workers": "what assemble needs for one of several workers",
     "outputs": "what a job keeps of its outputs",

@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_politeness(verbs)
     _add_jobs(verbs)
     _add_frontier(verbs)
+    _add_migrate(verbs)
     demo = verbs.add_parser("demo", help="serve the demo bookshop on loopback until interrupted")
     demo.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     demo.set_defaults(verb=_verb("verbs", "demo"))
@@ -267,6 +268,22 @@ def _add_frontier(verbs: Any) -> None:
         return parse(*arguments)
 
     frontier.parse_known_args = parse_with_verbs
+
+
+def _add_migrate(verbs: Any) -> None:
+    migrate = verbs.add_parser(
+        "migrate",
+        help="move a crawl from one engine to another",
+        description="Move an unfinished crawl: from a job's folder to Redis or Valkey, where workers share it, back, or "
+        "from one engine to the next. Nobody may work on it. Outputs stay where they are.",
+    )
+    migrate.add_argument("source", metavar="FROM", help="a job's folder, or redis://HOST:PORT/DB")
+    migrate.add_argument("target", metavar="TO", help="likewise")
+    migrate.add_argument("--crawl", metavar="NAME", help="its name on the engine (default: frontier.crawl, the spider)")
+    migrate.add_argument("--spider", metavar="SPIDER", help="whose settings it goes on with, as for crawler run")
+    _add_spiders(migrate)
+    _add_settings(migrate)
+    migrate.set_defaults(verb=_verb("migrate", "migrate"))
 
 
 def _add_spiders(parser: argparse.ArgumentParser) -> None:

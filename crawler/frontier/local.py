@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from crawler.frontier.store import Store
     from crawler.politeness import Controller, HostRule
 
-__all__ = ["Lent", "LentEntry", "LocalFrontier", "Terms"]
+__all__ = ["ELSEWHERE", "Lent", "LentEntry", "LocalFrontier", "Terms"]
+
+ELSEWHERE = "*"
+"""Not a host: under this name is what a frontier knows that came from another engine, which does not say of whom."""
 
 _LAST = b"\xff" * ORDER.size
 _DEEPEST = 0xFFFF
@@ -113,6 +116,7 @@ class LocalFrontier:
         self._sequence = 0
         self._leased: dict[int, _Leased] = {}
         self._lease_id = 0
+        self._elsewhere: int | None = None
         self._last_commit = 0.0
         """Of the run before this one, by its clock."""
         # Known fingerprints, each in the place that its last bits name, where a later one takes its place. What stands
@@ -131,6 +135,7 @@ class LocalFrontier:
         if saved is not None:
             self._sequence, self._added, self._duplicates, self._completed = COUNTERS.unpack(saved)
         self._last_commit = float(self._store.get_value("clock") or 0.0)
+        self._elsewhere = self._store.known_host_id(ELSEWHERE)
         for name in waiting:
             host = self._host(name)
             host.beyond = b""
@@ -193,7 +198,7 @@ class LocalFrontier:
         if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return True
         known = self._known_host(host)
-        if known is None or not self._store.has_seen(known, fingerprint):
+        if (known is None or not self._store.has_seen(known, fingerprint)) and not self._is_from_elsewhere(fingerprint):
             return False
         self._recent[fingerprint % _RECENT] = fingerprint
         return True
@@ -220,7 +225,16 @@ class LocalFrontier:
         if self._recent[fingerprint % _RECENT] == fingerprint != 0:
             return False
         self._recent[fingerprint % _RECENT] = fingerprint
-        return self._store.add_seen(host.id, fingerprint)
+        return not self._is_from_elsewhere(fingerprint) and self._store.add_seen(host.id, fingerprint)
+
+    def _is_from_elsewhere(self, fingerprint: int) -> bool:
+        return self._elsewhere is not None and self._store.has_seen(self._elsewhere, fingerprint)
+
+    def take_over(self, entry: Entry, attempt: int, now: float) -> None:
+        """One that waited elsewhere, and was tried so often there; what was known there is told apart."""
+        host, self._added = self._host(entry.host), self._added + 1
+        row = Row(attempt, entry.fingerprint, entry.record, NO_ORIGIN, entry.filtered)
+        self._enqueue(host, self._order(entry.priority, entry.depth), row, entry.not_before, now)
 
     def _order(self, priority: int, depth: int) -> bytes:
         self._sequence += 1
@@ -390,7 +404,7 @@ class LocalFrontier:
         leased = len(self._leased)
         busy = {leased.host for leased in self._leased.values()}
         active = sum(1 for host in self._turns.hosts.values() if host.taken or host.has_work or host in busy)
-        hosts = self._store.host_count()
+        hosts = self._store.host_count() - (self._elsewhere is not None)
         return Counts(
             self._store.size() - leased, leased, active, hosts, self._added, self._duplicates, self._completed
         )

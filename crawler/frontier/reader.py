@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lmdb
 import msgspec
@@ -24,6 +24,7 @@ from crawler.errors import EngineUnavailable, JobError
 from crawler.fate import Fate
 from crawler.frontier.kept import Ended, JobValues, Origin, Waiting, check_format, damaged
 from crawler.frontier.layout import FINGERPRINT, ID, MAX_DATABASES, NUMBER_AT, ORDER, PAIR
+from crawler.frontier.local import ELSEWHERE
 from crawler.frontier.rows import NO_ORIGIN, Row, unpack_row, unpack_value
 from crawler.politeness import HostState
 
@@ -48,6 +49,12 @@ class _Asked(msgspec.Struct):
 
 
 _REQUEST = msgspec.msgpack.Decoder(_Asked)
+
+
+class Placed(NamedTuple):
+    host: str
+    priority: int
+    depth: int
 
 
 class FrontierReader:
@@ -149,11 +156,35 @@ class FrontierReader:
 
     def knows(self, host: str, fingerprint: int) -> bool:
         """Whether the request was ever met."""
-        number, database = self._number(host), self._databases.get(b"seen")
-        if number is None or database is None:
+        database = self._databases.get(b"seen")
+        if database is None:
             return False
+        numbers = [number for name in (host, ELSEWHERE) if (number := self._number(name)) is not None]
         with self._translated(), self._txn.cursor(db=database) as cursor:
-            return bool(cursor.set_key_dup(ID.pack(number), FINGERPRINT.pack(fingerprint)))
+            return any(cursor.set_key_dup(ID.pack(number), FINGERPRINT.pack(fingerprint)) for number in numbers)
+
+    def seen(self) -> Iterator[tuple[str, int]]:
+        """Every request that was ever met: host and fingerprint."""
+        database = self._databases.get(b"seen")
+        if database is None:
+            return
+        with self._translated(), self._txn.cursor(db=database) as cursor:
+            for key, value in cursor:
+                yield self.host_name(ID.unpack(key)[0]), FINGERPRINT.unpack(value)[0]
+
+    def states(self) -> Iterator[tuple[str, HostState]]:
+        """What was learnt about each host, or group of hosts."""
+        for key in self._keys(b"states", b""):
+            state = self._state(key.decode())
+            if state is not None:
+                yield key.decode(), state
+
+    def kept(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """The values whose keys begin with this."""
+        for key in self._keys(b"values", prefix.encode()):
+            value = self.values.get(key.decode())
+            if value is not None:
+                yield key.decode(), value
 
     def end(self, host: str, fingerprint: int) -> Ended | None:
         """What became of the request; None: nothing yet, or it was never met."""
@@ -220,6 +251,12 @@ class FrontierReader:
             told = self._waiting(host, due, order, row)
             yield Entry(told.host, row.fingerprint, row.record, told.priority, told.depth, due, True, told.origin)
 
+    def placed(self, host: int, order: bytes) -> Placed:
+        """What a row's place says of it."""
+        priority, place, _, _ = ORDER.unpack(order)
+        depth = min(place, _DEEPEST - place)  # `crawl.order = "depth"` counts down from the deepest
+        return Placed(self.host_name(host), _HIGHEST - priority, depth)
+
     def _row(self, order: bytes) -> Row:
         number = order[NUMBER_AT:]
         found = self._get(b"records", number)
@@ -234,16 +271,15 @@ class FrontierReader:
             asked = _REQUEST.decode(row.record)
         except msgspec.MsgspecError:
             asked = _Asked("")
-        priority, place, _, _ = ORDER.unpack(order)
-        depth = min(place, _DEEPEST - place)  # `crawl.order = "depth"` counts down from the deepest
+        placed = self.placed(host, order)
         return Waiting(
-            self.host_name(host),
+            placed.host,
             asked.url,
             asked.method,
-            depth,
+            placed.depth,
             row.attempt,
             due,
-            _HIGHEST - priority,
+            placed.priority,
             row.fingerprint,
             self._origin(row.origin),
         )
