@@ -52,6 +52,7 @@ TITLES = {
     "known_us": "CPU of a known URL, us",
     "page_us": "CPU of a request lent and ended, us",
     "poll_us": "CPU of a look at all shards when nothing is due, us",
+    "empty_us": "CPU of a script that does nothing, us",
 }
 BUFFER, AT_ONCE = 500, 50
 MEAN_CHARACTERS = 88
@@ -160,6 +161,13 @@ async def measured(options: argparse.Namespace, port: int) -> dict[str, float]:
         for _ in range(200):
             assert not (await broker.ask(Ask(AT_ONCE))).loans
         found["poll_us"] = await meter.each(200)
+        await meter.start()
+        for _ in range(20):
+            pipeline = meter.client.pipeline(transaction=False)
+            for _ in range(AT_ONCE):
+                pipeline.execute_command("EVAL", "#!lua\nreturn 1", 1, "x")
+            await pipeline.execute()
+        found["empty_us"] = await meter.each(20 * AT_ONCE)
         await broker.leave()
     return found
 
@@ -200,11 +208,11 @@ class Meter:
     """The server's own account of itself."""
 
     def __init__(self, broker: RedisBroker) -> None:
-        self._client: Any = broker._engine._client
+        self.client: Any = broker._engine._client
         self._before = 0.0
 
     async def _seconds(self) -> float:
-        info = await self._client.info("cpu")
+        info = await self.client.info("cpu")
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
     async def start(self) -> None:
@@ -214,7 +222,7 @@ class Meter:
         return (await self._seconds() - self._before) / count * 1e6
 
     async def memory(self) -> int:
-        return int((await self._client.info("memory"))["used_memory"])
+        return int((await self.client.info("memory"))["used_memory"])
 
 
 def table(found: dict[str, float]) -> str:
@@ -243,6 +251,7 @@ def write(options: argparse.Namespace, found: dict[str, float]) -> None:
         f"{options.urls:,} URLs of {MEAN_CHARACTERS} characters over {options.hosts:,} hosts by Zipf's law, shuffled;",
         f"{options.shards} shards; commits of {BUFFER} URLs;",
         f"{options.pages:,} requests lent and ended, {AT_ONCE} at a time. One worker; CPU is the server's.",
+        "On a busy machine all of it is more: the last row says how busy this one was.",
         "",
         table(found),
         "",

@@ -217,7 +217,9 @@ async def test_the_engines_clock_counts_for_all_workers(redis_server):
         one, two = await crew.worker("w1", owns_time=False), await crew.worker("w2", owns_time=False)
         assert abs(one.session.now - two.session.now) < 60 < abs(one.session.now - crew.clock.now())
         await one.add(entry(1), entry(2, "b.test:80", not_before=one.session.now + 1000.0))
-        given = await two.broker.ask(Ask(5))
+        for _ in range(100):  # this machine's idea of the engine's time is late by what an answer takes
+            if (given := await two.broker.ask(Ask(5))).loans:
+                break
         assert numbers(task for loan in given.loans for task in loan.tasks) == [1]
         assert 900 < given.next_due - given.now < 1000
 

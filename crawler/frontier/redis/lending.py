@@ -29,6 +29,7 @@ __all__ = ["Lender"]
 _AT_ONCE = 16
 """Tasks asked of one shard, if there are more shards to ask: a call costs the engine as much as four of them."""
 _MOST_ROUNDS = 4
+_UNSURE_MS = 10.0
 _STRAYS = 16
 """Shards of others that are looked at when the own ones have too little; else one is, so that none is forgotten."""
 
@@ -103,7 +104,7 @@ class Lender:
         return sum(len(loan[5]) for loan in self._loans)
 
     async def _first_round(self, want: int, returns: list[HostReturn], claims: list[Claim]) -> dict[int, _Due]:
-        """The shards that have to be spoken to lend, too; of the others, it is asked what they have."""
+        """To each shard what there is to say; of the others of this worker, it is asked what they have."""
         shard_of = self._crawl.config.shard_of
         of_shard: dict[int, tuple[list[HostReturn], list[Claim]]] = {}
         for host in returns:
@@ -111,9 +112,11 @@ class Lender:
         for claim in claims:
             of_shard.setdefault(shard_of(claim.key), ([], []))[1].append(claim)
         calls: list[tuple[int, Call, list[str]]] = []
+        # Of many shards those lend that have waited longest; of few, each can lend as it is spoken to.
         rest = max(0, want - self._tasks)
+        lends_now = len(self._preferred) <= -(-rest // _AT_ONCE)
         for n, (shard, (back, claimed)) in enumerate(of_shard.items()):
-            share = rest // (len(of_shard) - n)
+            share = rest // (len(of_shard) - n) if lends_now else min(rest, self._quota * len(claimed))
             rest -= share
             calls.append((shard, self._call(shard, share, back, claimed), [host.key for host in back]))
         dues = await self._answers(calls)
@@ -148,7 +151,10 @@ class Lender:
             ]
         )
         firsts = [float(row[1]) if row else float("inf") for row in map(_flat, found)]
-        return {shard: _Due(shard, min(firsts[2 * n : 2 * n + 2])) for n, shard in enumerate(shards)}
+        now = self._crawl.now() * 1000
+        dues = {shard: _Due(shard, min(firsts[2 * n : 2 * n + 2])) for n, shard in enumerate(shards)}
+        # What is due by the engine's clock may not be by what is known of it here.
+        return {shard: _Due(shard, now) if now < due.at <= now + _UNSURE_MS else due for shard, due in dues.items()}
 
     async def _round(self, want: int, due: list[_Due]) -> dict[int, _Due]:
         """Ask those that have waited longest; few, with as much as each may have."""

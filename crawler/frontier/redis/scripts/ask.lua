@@ -4,16 +4,20 @@
 -- gives what it gave then.
 local until_, sequence, want, quota, workers = number(), arg(), number(), number(), number()
 local WISH_MS = 5000
+
+-- A command with many values: Lua hands over no more than some thousand at once.
+local function write(name, key, values)
+  for first = 1, #values, 2000 do call(name, key, unpack(values, first, math.min(first + 1999, #values))) end
+end
 if until_ < now or fenced() then return redis.error_reply('LOST') end
 local loans = {}
 local PAYLOAD_FP = 3
 
-local function values(host)
-  return call('HKEYS', P .. 'n:' .. host), call('HKEYS', P .. 'v:' .. host)
-end
-
 local function loan(host, places, state, tasks)
-  local named, names = values(host)
+  local named, names = {}, {}
+  if call('EXISTS', P .. 'n:' .. host, P .. 'v:' .. host) > 0 then
+    named, names = call('HKEYS', P .. 'n:' .. host), call('HKEYS', P .. 'v:' .. host)
+  end
   local more = call('EXISTS', P .. 'q:' .. host, P .. 'p:' .. host)
   loans[#loans + 1] = {host, places, state, named, names, tasks, more}
 end
@@ -44,7 +48,8 @@ if call('HGET', LOANS, '#') == sequence then
   end
   return {now, 1, '', loans}
 end
-call('HSET', LOANS, '#', sequence)
+-- What changes in a hash or in `ready` is collected, and written at the end in one go.
+local loan_marks, held_marks, gone, behind = {'#', sequence}, {}, {}, {}
 
 -- Hosts that come back.
 local released = 0
@@ -61,13 +66,15 @@ for _ = 1, number() do
       released = released + 1
     end
   end
-  if call('HEXISTS', LOANS, host) == 1 then
+  local loaned = call('HGET', LOANS, host)
+  if loaned then
+    call('HDEL', LOANS, host)
     if its_quota == quota and shared == 0 and state == '' then
       call('HDEL', P .. 'st', host)
     else
       call('HSET', P .. 'st', host, struct.pack('>I2I2', its_quota, shared) .. state)
     end
-    give_back(host, wait)
+    give_back(host, tonumber(string.match(loaned, ' (%d+)$')), wait)
   end
 end
 count('release', released)
@@ -113,35 +120,41 @@ local function pop(host, most)
   return tasks
 end
 
--- Whether the host was lent, or has nothing to be lent for.
-local function lend(host, most, claimed)
-  local its_quota, shared, state = record(host)
-  local held = tonumber(call('HGET', HELD, host) or 0)
-  if held ~= 0 and (shared == 0 or held < 0) then
-    call('ZREM', READY, host)
+local mine = {} -- lent in this call
+
+local function take(host, places, state, tasks)
+  mine[host] = true
+  loan_marks[#loan_marks + 1] = host
+  loan_marks[#loan_marks + 1] = sequence .. ' ' .. places
+  taken[#taken + 1] = {host, places, state, tasks}
+  lent = lent + #tasks
+end
+
+-- Lend the host, if it may be, and there is something to lend it for.
+local function lend(host, held, found, most, claimed)
+  local its_quota, shared, state = read(found)
+  held = tonumber(held or 0)
+  if held ~= 0 and (shared == 0 or held < 0 or held >= shared) then
+    gone[#gone + 1] = host
     return
   end
-  if shared > 0 and held >= shared then
-    call('ZREM', READY, host)
-    return
-  end
-  if held ~= 0 and call('HEXISTS', LOANS, host) == 1 then return end
+  if mine[host] or (held ~= 0 and call('HEXISTS', LOANS, host) == 1) then return end
   local tasks = pop(host, math.min(its_quota or quota, most))
   if #tasks == 0 and not claimed then
-    call('ZREM', READY, host)
+    gone[#gone + 1] = host
     return
   end
   local places = 0
   if shared > 0 then places = math.min(shared - held, math.ceil(shared / workers)) end
-  call('HSET', HELD, host, shared > 0 and held + places or -1)
-  call('HSET', LOANS, host, sequence .. ' ' .. places)
+  held_marks[#held_marks + 1] = host
+  held_marks[#held_marks + 1] = shared > 0 and held + places or -1
   if shared == 0 or held + places >= shared then
-    call('ZREM', READY, host)
-  else
-    call('ZADD', READY, 'XX', now, host) -- behind those that are due, for others
+    gone[#gone + 1] = host
+  else -- others may have it, after those that are due
+    behind[#behind + 1] = now
+    behind[#behind + 1] = host
   end
-  taken[#taken + 1] = {host, places, state, tasks}
-  lent = lent + #tasks
+  take(host, places, state, tasks)
 end
 
 local wished = call('EXISTS', P .. 'wants') == 1
@@ -160,21 +173,20 @@ end
 -- More requests of a host that the session has.
 local function lend_more(host, places)
   local its_quota, _, state = record(host)
-  local tasks = pop(host, its_quota or quota)
-  call('HSET', LOANS, host, sequence .. ' ' .. places)
-  taken[#taken + 1] = {host, tonumber(places), state, tasks}
-  lent = lent + #tasks
+  take(host, tonumber(places), state, pop(host, its_quota or quota))
 end
 
 for _ = 1, number() do -- claims
   local host = arg()
   local turn = call('ZSCORE', READY, host)
-  local mine = call('HGET', LOANS, host)
-  if mine then
-    lend_more(host, string.match(mine, ' (%d+)$'))
+  local loaned = call('HGET', LOANS, host)
+  if loaned then
+    lend_more(host, string.match(loaned, ' (%d+)$'))
   elseif not wanted_by_another(host) then
     local before = #taken
-    if not turn or tonumber(turn) <= now then lend(host, math.max(want - lent, 0), true) end
+    if not turn or tonumber(turn) <= now then
+      lend(host, call('HGET', HELD, host), call('HGET', P .. 'st', host), math.max(want - lent, 0), true)
+    end
     if #taken > before then
       call('HDEL', P .. 'wants', host)
     else
@@ -185,17 +197,15 @@ for _ = 1, number() do -- claims
 end
 
 local offset = 0
-while lent < want do
-  local hosts = call('ZRANGEBYSCORE', READY, '-inf', now, 'LIMIT', offset, want - lent)
+while lent < want and offset < 2000 do
+  local hosts = call('ZRANGEBYSCORE', READY, '-inf', now, 'LIMIT', offset, math.min(want - lent, 100))
   if #hosts == 0 then break end
-  local before = call('ZCARD', READY)
-  for _, host in ipairs(hosts) do
+  offset = offset + #hosts
+  local helds, states = call('HMGET', HELD, unpack(hosts)), call('HMGET', P .. 'st', unpack(hosts))
+  for i, host in ipairs(hosts) do
     if lent >= want then break end
-    if not wanted_by_another(host) then lend(host, want - lent, false) end
+    if not wanted_by_another(host) then lend(host, helds[i], states[i], want - lent, false) end
   end
-  -- Those that stay where they are were looked at: a page of them further.
-  offset = offset + #hosts - (before - call('ZCARD', READY))
-  if offset > 200 then break end
 end
 
 -- What was taken is noted in one go.
@@ -213,8 +223,12 @@ if lent > 0 then
       fields[#fields + 1] = head .. task[2] .. ' ' .. each[1] .. '\n' .. task[4]
     end
   end
-  call('HSET', INFLIGHT, unpack(fields))
+  write('HSET', INFLIGHT, fields)
 end
+write('HSET', LOANS, loan_marks)
+write('HSET', HELD, held_marks)
+write('ZREM', READY, gone)
+write('ZADD', READY, behind)
 count('queued', #due + released - lent)
 count('inflight', lent - released)
 for _, each in ipairs(taken) do loan(each[1], each[2], each[3], each[4]) end

@@ -62,8 +62,8 @@ end
 
 -- What a commit changes besides what it added: once, and not after the session has been taken apart here.
 local function redo(commit)
-  if tonumber(call('HGET', LOANS, '!') or 0) >= commit then return end
+  apply_ends() -- whoever has ended is not there any more
+  if ARGV[at + 1] == '0' or tonumber(call('HGET', LOANS, '!') or 0) >= commit then return end
   call('HSET', LOANS, '!', commit)
-  apply_ends()
   add_entries(false)
 end

@@ -38,10 +38,12 @@ count('queued', #order - dead)
 count('ended', dead)
 count(left and 'release' or 'lapsed', #order - dead)
 
-for _, host in ipairs(call('HKEYS', LOANS)) do
-  if host ~= '#' and host ~= '!' then
+local loans = call('HGETALL', LOANS)
+for i = 1, #loans, 2 do
+  local host, places = loans[i], string.match(loans[i + 1], ' (%d+)$')
+  if places then -- else it is one of the two marks
     local _, _, state = record(host)
-    give_back(host, wait_of(state))
+    give_back(host, tonumber(places), wait_of(state))
   end
 end
 call('DEL', LOANS)

@@ -77,22 +77,21 @@ local function parse(entry)
   return host, priority, string.sub(entry, line + 1), sequence
 end
 
-local function record(host)
-  local found = call('HGET', P .. 'st', host)
+-- Quota (nil: the usual one), shared places and HostState, of what `st` has of a host
+local function read(found)
   if not found then return nil, 0, '' end
   local quota, shared = struct.unpack('>I2I2', found)
   return quota, shared, string.sub(found, 5)
 end
 
--- The places that the session had of a host are free; the host's next turn is `wait` from now.
-local function give_back(host, wait)
-  local places = tonumber(string.match(call('HGET', LOANS, host), ' (%d+)$'))
-  call('HDEL', LOANS, host)
+local function record(host)
+  return read(call('HGET', P .. 'st', host))
+end
+
+-- The host's places that the session had are free; its next turn is `wait` from now. The caller removes the loan.
+local function give_back(host, places, wait)
   if places == 0 or call('HINCRBY', HELD, host, -places) <= 0 then call('HDEL', HELD, host) end
-  local turn = now + wait
-  local before = call('ZSCORE', READY, host)
-  if before and tonumber(before) > turn then return end
-  if wait > 0 or before or call('EXISTS', P .. 'q:' .. host, P .. 'p:' .. host) > 0 then
-    call('ZADD', READY, turn, host)
+  if wait > 0 or call('ZSCORE', READY, host) or call('EXISTS', P .. 'q:' .. host, P .. 'p:' .. host) > 0 then
+    call('ZADD', READY, 'GT', now + wait, host) -- or later, if somebody else said so
   end
 end
