@@ -33,8 +33,8 @@ LAYERS = (
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed hooks limits engine""",
     # 4 assembly
-    """assemble rooms processes workers operate migrate outputs predecessor loader status process task_stacks signals jobs
-    repair explain treatment""",
+    """assemble rooms processes workers operate migrate outputs predecessor loader status process task_stacks signals
+    jobs repair explain treatment""",
     # 5 doors
     "cli api testing demo __init__ __main__",
 )

@@ -274,8 +274,8 @@ def _add_migrate(verbs: Any) -> None:
     migrate = verbs.add_parser(
         "migrate",
         help="move a crawl from one engine to another",
-        description="Move an unfinished crawl: from a job's folder to Redis or Valkey, where workers share it, back, or "
-        "from one engine to the next. Nobody may work on it. Outputs stay where they are.",
+        description="Move an unfinished crawl: from a job's folder to Redis or Valkey, where workers share it, back, "
+        "or from one engine to the next. Nobody may work on it. Outputs stay where they are.",
     )
     migrate.add_argument("source", metavar="FROM", help="a job's folder, or redis://HOST:PORT/DB")
     migrate.add_argument("target", metavar="TO", help="likewise")
