@@ -127,6 +127,7 @@ class Crawl:
         self._only_changed = only_changed
         check_options(job, fresh=fresh, refresh=refresh, only_changed=only_changed)
         self._previous: Previous | None = None
+        self._shared: SharedFrontier | None = None
         self._rng = rng or Random()
         self._rooms = Rooms(spider, settings, clock=self.clock, rng=self._rng, job=job)
         self._on_item = on_item
@@ -208,7 +209,9 @@ class Crawl:
 
     def _why_not_ready(self) -> str:
         """Empty while work is taken."""
-        phase = self.engine.phase
+        phase, frontier = self.engine.phase, self._shared
+        if phase is Phase.RUNNING and frontier is not None and not frontier.is_reached:
+            return "the frontier's engine is not reached"
         return "" if phase is Phase.RUNNING else {Phase.READY: "starting"}.get(phase, phase.value)
 
     async def _open_parent(self, stack: contextlib.AsyncExitStack, frontier: LocalFrontier, key: bytes) -> Parent:
@@ -249,7 +252,7 @@ class Crawl:
             rule=self._rooms.rule,
             group=self._rooms.group,
         )
-        await stack.enter_async_context(frontier)
+        self._shared = await stack.enter_async_context(frontier)
         logger.info("%s: worker %s joins a crawl: %s", self.spider.name, worker, frontier.first_words())
         return frontier
 

@@ -250,7 +250,7 @@ def test_workers_come_after_the_engine_and_the_crawl_and_share_nothing_that_is_w
     assert services["worker"]["depends_on"]["engine"] == {"condition": "service_healthy"}
     assert services["init"]["command"][:2] == ["frontier", "create"]
     assert services["init"]["command"][2] == services["worker"]["command"][1]  # the same spider
-    assert "--job" not in services["worker"]["command"]  # its folder would be locked by the first
+    assert "/data/jobs/books" in services["worker"]["command"]  # each adds its name; nothing else can be written
     assert [name for name in ALL if "profiles" not in services[name]] == ["engine", "init", "worker"]
 
 

@@ -20,14 +20,11 @@ Times are seconds by the broker's clock; durations where they are called so.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from crawler.contracts import Counts, Entry, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "Ask",
@@ -193,6 +190,8 @@ class News(msgspec.Struct, array_like=True, frozen=True):
     counts: Counts = Counts(0, 0, 0, 0, 0, 0, 0)
     """Of the whole crawl."""
     workers: int = 1
+    due_hosts: int = 0
+    """Those whose turn it is, and that nobody has."""
 
 
 class Broker(Protocol):
@@ -221,8 +220,9 @@ class Broker(Protocol):
         """How many of the entries were known already."""
         ...
 
-    async def reach(self, key: str, fingerprint: int, task: str) -> bool:
-        """A task was redirected to this page: whether it is the first, or the same as before, and so may have it."""
+    async def reach(self, host: str, fingerprint: int, task: str) -> bool:
+        """A task was redirected to this page of a host (`"name:port"`): whether it is the first, or the same as before,
+        and so may have it."""
         ...
 
     async def claim_start(self) -> bool:
@@ -244,8 +244,4 @@ class Broker(Protocol):
 
     async def leave(self) -> None:
         """The session ends; what it still has goes back at once."""
-        ...
-
-    def known(self, keys: Sequence[str]) -> None:
-        """Values of these keys (`robots/…`) are in this worker's memory, and need not be sent with their hosts."""
         ...

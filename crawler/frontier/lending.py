@@ -76,7 +76,8 @@ class Worker:
         """What that one was answered."""
         self.heard = 0
         """The version of the shared values that it knows."""
-        self.known: set[str] = set()
+        self.sent: set[str] = set()
+        """Values of hosts that it was given; those that change come again."""
         self.has_start = False
         self.allowance = 0
 
@@ -135,6 +136,7 @@ class Lending:
         """Of the shared values that changed since the start."""
         self._version = 0
         self._counts: tuple[float, Counts] | None = None
+        self._due = 0
 
     def broker(self, worker: str) -> LendingBroker:
         return LendingBroker(self, worker)
@@ -182,11 +184,12 @@ class Lending:
         news = [key for key, version in self._versions.items() if version > worker.heard]
         worker.heard = self._version
         shared = {key: self._frontier.get(key) for key in news}
-        return News(now, self.control, self.reason, shared, self._counted_lately(now), len(self._workers))
+        return News(now, self.control, self.reason, shared, self._counted_lately(now), len(self._workers), self._due)
 
     def _counted_lately(self, now: float) -> Counts:
         if self._counts is None or now - self._counts[0] >= _COUNTS_SECONDS:
             self._counts = now, self._frontier.counts()
+            self._due = self._frontier.waits(now).ready
         return self._counts[1]
 
     def end(self, worker: Worker, at_work: Iterable[int] = ()) -> None:
@@ -299,7 +302,8 @@ class Lending:
 
     def _values_of(self, host: str, worker: Worker) -> Iterable[tuple[str, bytes]]:
         for key in _robots_keys(host):
-            if key not in worker.known and (value := self._frontier.get(key)) is not None:
+            if key not in worker.sent and (value := self._frontier.get(key)) is not None:
+                worker.sent.add(key)
                 yield key, value
 
     def _tasks(self, worker: Worker, key: str, entries: Iterable[LentEntry]) -> list[Task]:
@@ -446,8 +450,8 @@ class LendingBroker:
     async def commit(self, epoch: WorkerEpoch) -> int:
         return await self._checked().commit(self.worker, epoch)
 
-    async def reach(self, key: str, fingerprint: int, task: str) -> bool:
-        return self._checked().reach(key, fingerprint, task)
+    async def reach(self, host: str, fingerprint: int, task: str) -> bool:
+        return self._checked().reach(host, fingerprint, task)
 
     async def claim_start(self) -> bool:
         return self._checked().claim_start(self.worker)
@@ -463,9 +467,6 @@ class LendingBroker:
 
     async def leave(self) -> None:
         self._lending.end(self.worker)
-
-    def known(self, keys: Sequence[str]) -> None:
-        self.worker.known.update(keys)
 
     def _checked(self) -> Lending:
         self._lending.check(self.worker)

@@ -25,6 +25,7 @@ import msgspec
 from crawler import url as urls
 from crawler.contracts import Counts, Leased, Outcome, Verdict
 from crawler.errors import BlockedError, EngineUnavailable, SessionLost
+from crawler.frontier.allowance import Allowance
 from crawler.frontier.broker import Ask, Claim, Control, End, WorkerEpoch
 from crawler.frontier.loans import Loans, quota
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from random import Random
 
-    from crawler.contracts import Clock, Entry, Lease
+    from crawler.contracts import Clock, Entry, Lease, Waits
     from crawler.frontier.broker import Broker, Given, HostLoan, News, Session
     from crawler.politeness import HostRule
 
@@ -44,6 +45,8 @@ _RENEW_SECONDS: Final = 1.0
 """So an operator is heard within a second, and a worker that died is noticed as soon as its time is over."""
 _COMMIT_SECONDS: Final = 0.02
 """Between two commits of a worker that has nothing to do: what its pages gave can be lent when it is committed."""
+_SILENCE_SECONDS: Final = 5.0
+"""Of the broker, after which it counts as out of reach."""
 _SHARE: Final = 1.25
 """Of what would be each worker's part of the hosts, what one may have."""
 _MARGIN: Final = 0.1
@@ -90,10 +93,10 @@ class SharedFrontier:
         self._loans = loans = Loans(rule=rule, rng=rng, group=group, concurrency=concurrency, lapses=lapses)
         turns = loans.turns
         self.again, self.observe, self.host = turns.again, turns.observe, turns.change
-        self.controller, self.waits = turns.controller, turns.waits
+        self.controller = turns.controller
         self._concurrency = concurrency
         self._quota = quota(rule("").delay)
-        self._allowance = _Allowance(page_limit)
+        self._allowance = Allowance(page_limit)
         self._session: Session
         self._values: dict[str, bytes] = {}
         self._of_hosts: collections.OrderedDict[str, bytes] = collections.OrderedDict()
@@ -288,7 +291,7 @@ class SharedFrontier:
             queued += 1
             self._note(entry.fingerprint)
             not_before = entry.not_before and entry.not_before + self._loans.skew
-            self._entries.append(entry._replace(not_before=not_before, parent=None))
+            self._entries.append(entry._replace(not_before=not_before))
         self._added += queued
         return queued
 
@@ -303,7 +306,7 @@ class SharedFrontier:
 
     async def reach(self, lease: Lease, host: str, fingerprint: int) -> None:
         task = self._loans.task(lease.id)
-        self._reached[host, fingerprint] = await self._broker.reach(self._loans.key(host), fingerprint, task.id)
+        self._reached[host, fingerprint] = await self._broker.reach(host, fingerprint, task.id)
 
     def remember(self, host: str, fingerprint: int, parent: tuple[str, int] | None = None, end: bytes = b"") -> bool:
         self._note(fingerprint)
@@ -377,6 +380,16 @@ class SharedFrontier:
 
     # -- the epoch ---------------------------------------------------------------------------------------------------
 
+    def waits(self, now: float) -> Waits:
+        """Of the hosts that are here; and those that are due and nobody has are ready as well."""
+        waits = self._loans.turns.waits(now)
+        return waits if self._news is None else waits._replace(ready=waits.ready + self._news.due_hosts)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the broker answered lately."""
+        return self._clock.now() < self._next_renewal + _SILENCE_SECONDS
+
     def counts(self) -> Counts:
         if self._news is None:
             return Counts(len(self._entries), self._loans.begun, len(self._loans), 0, self._added, self._duplicates, 0)
@@ -446,48 +459,3 @@ class SharedFrontier:
 
     def __repr__(self) -> str:
         return f"<SharedFrontier {self._control.value} hosts={len(self._loans)} leased={self._loans.begun}>"
-
-
-class _Allowance:
-    """How many of the pages that `crawl.page_limit` allows over all workers may be begun here."""
-
-    def __init__(self, limit: int) -> None:
-        self._is_limited = limit > 0
-        self._pages: Callable[[], int] = lambda: 0
-        self._told = 0
-        self._units = self._begun = 0
-        self._refusals = 0
-
-    def count(self, pages: Callable[[], int]) -> None:
-        self._pages, self._told = pages, pages()
-
-    @property
-    def left(self) -> int:
-        return self._units - self._begun - (self._pages() - self._told) if self._is_limited else 1 << 30
-
-    @property
-    def is_short(self) -> bool:
-        return self._is_limited and self.left <= 0
-
-    @property
-    def is_over(self) -> bool:
-        """None were left, twice in a row: those that others have not used may yet come back."""
-        return self._refusals > 1
-
-    def take_in(self, units: int) -> None:
-        self._units += units
-        self._refusals = 0 if units else self._refusals + 1
-
-    def begin(self, count: int) -> None:
-        self._begun += count
-
-    def end(self) -> None:
-        """Of one that was begun: it was a page now, or none."""
-        self._begun -= 1
-
-    def settle(self) -> int:
-        """How many were used since the last time."""
-        used = self._pages() - self._told
-        self._told += used
-        self._units -= used
-        return used

@@ -207,8 +207,6 @@ class Member:
                 await self._arrivals.take(said)
             case "reach":
                 return await broker.reach(*said)
-            case "known":
-                broker.known(said)
             case "hello":
                 return self._origin
             case "log":
@@ -256,7 +254,6 @@ _ARGUMENTS: Final[dict[str, Any]] = {
     "reach": tuple[str, int, str],
     "log": tuple[str, int, float, str, str],
     "broken": tuple[bool, str, str, float],
-    "known": list[str],
     "ended": str,
     "take_allowance": int,
     "finish": str,

@@ -13,7 +13,7 @@ from crawler.frontier.broker import Ask, Given, News, Session, WorkerEpoch
 from crawler.processes.frames import Frame, Frames, body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from crawler.processes.packing import Parcels
 
@@ -131,6 +131,3 @@ class RemoteBroker:
 
     async def leave(self) -> None:
         await self._link.call("leave", None)
-
-    def known(self, keys: Sequence[str]) -> None:
-        self._link.tell("known", list(keys))

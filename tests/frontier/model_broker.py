@@ -222,7 +222,7 @@ class ModelBroker:
         else:
             self.crawl.queue(key, task)
 
-    async def reach(self, key, fingerprint, task):
+    async def reach(self, host, fingerprint, task):
         crawl = self.crawl
         owner = crawl.begun[task][2].fingerprint
         if fingerprint in crawl.seen and crawl.reached.get(fingerprint) != owner:
@@ -253,9 +253,6 @@ class ModelBroker:
     async def leave(self):
         self.crawl.sessions.pop(self.session, None)
         self.crawl.lapse(self.session, is_dead=False)
-
-    def known(self, keys):
-        pass
 
 
 def _fields(task):

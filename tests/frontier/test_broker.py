@@ -278,16 +278,15 @@ async def test_hosts_that_start_named_are_told_with_the_loan(crew):
     assert [task.host for task in loan.tasks] == ["www.example.com:80", "b.example.com:443"]
 
 
-async def test_values_of_a_host_come_with_it_unless_they_are_known(crew):
+async def test_values_of_a_host_come_with_it_once(crew):
     one, two = await crew.worker("w1"), await crew.worker("w2")
     values = {"robots/http://a.test": b"Disallow: /", "robots/https://a.test": b"x"}
     await one.add(*(entry(n) for n in range(20)), of_hosts={"a.test:80": values, "b.test:80": {"robots/b": b""}})
     (loan,) = await two.borrow()
     assert loan.values == values
-    two.known(["robots/http://a.test"])
     await two.give_back(loan)
     (loan,) = await two.borrow()
-    assert loan.values == {"robots/https://a.test": b"x"}
+    assert loan.values == {}
     await two.give_back(loan)
     await one.commit(of_hosts={"a.test:80": {"robots/https://a.test": None}})
     (loan,) = await one.borrow()

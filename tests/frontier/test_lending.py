@@ -180,7 +180,7 @@ async def test_a_delay_is_not_forgotten_while_an_idle_host_is_evicted(opened):
     assert (await one.ask(Ask(5))).next_due == NOW + 2.0
 
 
-async def test_robots_values_come_with_their_host_unless_the_worker_knows_them(opened):
+async def test_robots_values_come_with_their_host_once(opened):
     crawl = await opened()
     await crawl.add(*(entry(number) for number in range(20)))
     one, two = await crawl.worker("1"), await crawl.worker("2")
@@ -188,8 +188,9 @@ async def test_robots_values_come_with_their_host_unless_the_worker_knows_them(o
     first = await one.ask(Ask(1))
     assert first.loans[0].values == {"robots/http://a.test": b"rules"}
     await one.ask(Ask(0, [HostReturn("a.test:80", 0.0)]))
-    two.known(["robots/http://a.test"])
-    assert (await two.ask(Ask(1))).loans[0].values == {}
+    assert (await two.ask(Ask(1))).loans[0].values == {"robots/http://a.test": b"rules"}
+    await two.ask(Ask(0, [HostReturn("a.test:80", 0.0)]))
+    assert (await one.ask(Ask(1))).loans[0].values == {}
 
 
 # -- sessions --------------------------------------------------------------------------------------------------------

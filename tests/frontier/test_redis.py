@@ -652,7 +652,7 @@ async def test_a_crawl_goes_to_another_engine_as_it_is(operated, own_server):
     )
     loans = await worker.borrow(20)
     tasks = [task for loan in loans for task in loan.tasks]
-    assert await worker.reach("x.test", 555, tasks[0].id)
+    assert await worker.reach("x.test:80", 555, tasks[0].id)
     await worker.end(Verdict.RETRY, tasks[0])
     await worker.end(Verdict.DEAD, tasks[1], end=b"\x00why\n")
     await worker.broker.ask(Ask(0, [HostReturn(loans[0].key, 0.0, b"state", 50, 3)]))

@@ -14,12 +14,12 @@ from crawler.frontier.redis import reaping
 from crawler.frontier.redis.commits import additions, encode, redo_of, values
 from crawler.frontier.redis.connection import Engine, command, run
 from crawler.frontier.redis.crawl import Crawl, Session, milliseconds, pairs, worker_of
-from crawler.frontier.redis.keys import Config, Keys, signed
+from crawler.frontier.redis.keys import Config, Keys, group_of, signed
 from crawler.frontier.redis.lending import Lender
 from crawler.frontier.redis.levels import is_quiet, levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from random import Random
 
     from crawler.contracts import Clock
@@ -30,6 +30,7 @@ __all__ = ["RedisBroker"]
 
 _COUNT_SECONDS = 2.0
 """How old the counts may be that a renewal brings: counting looks at every shard."""
+_COUNTED = msgspec.msgpack.Decoder(tuple[Counts, int])
 _REAPING_MS = 1000
 """For so long the others leave a lapsed session to whoever began with it."""
 
@@ -149,14 +150,16 @@ class RedisBroker:
         self._lender.valid_until = ends
         self._control = Control(control.decode())
         alive = await self._look_after(pairs(sessions), now)
+        counted, due = await self._count() if is_old or not counts else _COUNTED.decode(counts)
         self._lender.set_workers(alive)
         return News(
             seconds,
             self._control,
             reason.decode(),
             _shared(changed),
-            await self._count() if is_old or not counts else Counts(*msgspec.msgpack.decode(counts)),
+            counted,
             len(alive),
+            due,
         )
 
     async def _look_after(self, sessions: dict[bytes, Any], now: int) -> set[str]:
@@ -175,11 +178,13 @@ class RedisBroker:
         call = run("although_full", key, "SET", self._session.id, "NX", "GET", "PX", _REAPING_MS)
         return await self._engine.one(call) in (None, self._session.id.encode())
 
-    async def _count(self) -> Counts:
-        counts = (await levels_of(self._crawl)).counts()
-        call = run("although_full", f"{self._keys.control}counts", "HSET", "all", msgspec.msgpack.encode(counts))
+    async def _count(self) -> tuple[Counts, int]:
+        """With the number of hosts that are due."""
+        levels = await levels_of(self._crawl)
+        counted = levels.counts(), levels.due_hosts
+        call = run("although_full", f"{self._keys.control}counts", "HSET", "all", msgspec.msgpack.encode(counted))
         await self._engine.one(call)
-        return counts
+        return counted
 
     async def leave(self) -> None:
         session = self._session
@@ -204,9 +209,6 @@ class RedisBroker:
         )
         return _shared(changed)
 
-    def known(self, keys: Sequence[str]) -> None:
-        self._lender.known(keys)
-
     async def commit(self, epoch: WorkerEpoch) -> int:
         crawl, session = self._crawl, self._session
         known = int(sum(await crawl.everywhere(additions(crawl, session, epoch))))
@@ -220,8 +222,9 @@ class RedisBroker:
             await self._engine.one(crawl.on_control("applied", session.id, redo.number, *redo.control))
         return known
 
-    async def reach(self, key: str, fingerprint: int, task: str) -> bool:
+    async def reach(self, host: str, fingerprint: int, task: str) -> bool:
         config = self._crawl.config
+        key = group_of(config.group_by)(host)
         owner = task.split(".")[2]
         call = self._crawl.on_shard(
             "reach", config.shard_of(key), self._session.id, config.bucket_of(fingerprint), signed(fingerprint), owner

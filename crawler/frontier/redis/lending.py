@@ -28,6 +28,9 @@ __all__ = ["Lender"]
 
 _AT_ONCE = 16
 """Tasks asked of one shard, if there are more shards to ask: a call costs the engine as much as four of them."""
+_SENT_SECONDS = 600.0
+"""For so long a worker has the values of a host that it was given, robots.txt."""
+_MOST_SENT = 5_000
 _MOST_ROUNDS = 4
 _UNSURE_MS = 10.0
 _STRAYS = 16
@@ -57,7 +60,8 @@ class Lender:
         """By shard: the call, and the keys of the hosts that it gives back."""
         self._loans: list[list[Any]] = []
         """Lent, and not handed on yet."""
-        self._known: dict[str, None] = {}
+        self._sent: dict[bytes, float] = {}
+        """When values of hosts were handed on: the worker has them for a while."""
 
     def set_workers(self, workers: Iterable[str]) -> None:
         """Those alive, this one included."""
@@ -65,11 +69,6 @@ class Lender:
         if workers != self._workers:
             self._workers = workers
             self._preferred = preferred(self._session.worker, workers, self._crawl.config.shards)
-
-    def known(self, keys: Sequence[str]) -> None:
-        self._known.update(dict.fromkeys(keys))
-        while len(self._known) > 100_000:
-            del self._known[next(iter(self._known))]
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -196,10 +195,13 @@ class Lender:
     # -- handing on --------------------------------------------------------------------------------------------------
 
     async def _handed_on(self) -> list[HostLoan]:
-        lent = self._loans
+        lent, now = self._loans, self._crawl.now()
+        if len(self._sent) > _MOST_SENT:
+            self._sent.clear()
         wanted = []
         for key, _, _, _, names, *_ in lent:
-            unknown = [name for name in names if name.decode() not in self._known]
+            unknown = [name for name in names if now - self._sent.get(name, 0.0) > _SENT_SECONDS]
+            self._sent.update(dict.fromkeys(unknown, now))
             if unknown:
                 shard = self._crawl.config.shard_of(key.decode())
                 prefix = self._crawl.keys.shard(shard)

@@ -21,6 +21,8 @@ class Levels(NamedTuple):
     """Sums over all shards, as the scripts count them."""
     later: int
     active_hosts: int
+    due_hosts: int
+    """Whose turn it is, and that nobody has."""
     hosts: int
     """Ever met; counted by HyperLogLog, within about 1 %."""
 
@@ -38,30 +40,32 @@ class Levels(NamedTuple):
 
 
 async def levels_of(crawl: Crawl) -> Levels:
-    counters, later, active = await _scan(crawl)
+    counters, later, active, due = await _scan(crawl)
     hosts = await crawl.everywhere(command("PFCOUNT", f"{crawl.keys.shard(shard)}met") for shard in crawl.shards)
-    return Levels(counters, later, active, sum(hosts))
+    return Levels(counters, later, active, due, sum(hosts))
 
 
 async def is_quiet(crawl: Crawl) -> bool:
     """Whether nothing waits and nothing is under way in any shard. They are not looked at in one moment, so twice: what
     moved from one to another in between was counted."""
-    before, later, _ = await _scan(crawl)
+    before, later, *_ = await _scan(crawl)
     if later or before.get("queued") or before.get("inflight"):
         return False
-    after, later, _ = await _scan(crawl)
+    after, later, *_ = await _scan(crawl)
     return before == after and not later
 
 
-async def _scan(crawl: Crawl) -> tuple[dict[str, int], int, int]:
-    """Counters, requests that wait for a time, hosts with a turn or on loan."""
+async def _scan(crawl: Crawl) -> tuple[dict[str, int], int, int, int]:
+    """Counters, requests that wait for a time, hosts with a turn or on loan, those of them whose turn it is."""
     counters: dict[str, int] = {}
-    later_in_all = active = 0
-    for counted, later, ready, held in await crawl.everywhere(
-        run("levels", crawl.keys.shard(shard)) for shard in crawl.shards
+    later_in_all = active = due_in_all = 0
+    now = int(crawl.now() * 1000)
+    for counted, later, ready, held, due in await crawl.everywhere(
+        run("levels", crawl.keys.shard(shard), now) for shard in crawl.shards
     ):
         for name, value in pairs(counted).items():
             counters[name.decode()] = counters.get(name.decode(), 0) + int(value)
         later_in_all += later
         active += ready + held
-    return counters, later_in_all, active
+        due_in_all += due
+    return counters, later_in_all, active, due_in_all

@@ -120,9 +120,6 @@ async def report(settings: FrontierSettings, *, crawl: str) -> dict[str, Any]:
                 command("GET", f"{prefix}limit"),
             ]
         )
-        due = await found.everywhere(
-            command("ZCOUNT", f"{found.keys.shard(shard)}ready", "-inf", int(now * 1000)) for shard in found.shards
-        )
         described = {id.decode(): msgspec.json.decode(text) for id, text in pairs(flat(abouts)).items()}
         return {
             "crawl": crawl,
@@ -130,7 +127,7 @@ async def report(settings: FrontierSettings, *, crawl: str) -> dict[str, Any]:
             "reason": state[1].decode(),
             "counts": levels.counts()._asdict(),
             "events": dict(sorted(levels.counters.items())),
-            "due_hosts": sum(due),
+            "due_hosts": levels.due_hosts,
             "page_limit": int(limit),
             "pages_left": int(allowance) if int(limit) else None,
             "workers": [

@@ -3,5 +3,5 @@
 local P = KEYS[1]
 return {
   redis.call('HGETALL', P .. 'c'), redis.call('ZCARD', P .. 'later'), redis.call('ZCARD', P .. 'ready'),
-  redis.call('HLEN', P .. 'held'),
+  redis.call('HLEN', P .. 'held'), redis.call('ZCOUNT', P .. 'ready', '-inf', ARGV[1]),
 }
