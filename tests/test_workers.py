@@ -200,7 +200,6 @@ async def test_cookies_that_one_worker_was_given_are_sent_by_all(crew):
             site.route("*", page)
         items, _ = await crew(Members, {"sites": tuple(site.url for site in sites)}, {"http": {"unsafe_cookies": True}})
     assert [item["seen"] for worker in items.values() for item in worker] == ["yes"] * 48
-    assert sum(bool(worker) for worker in items.values()) > 1
 
 
 async def test_a_paused_crawl_waits_and_a_drained_one_goes_on_another_time(crew):

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from crawler import __version__
-from crawler.errors import CrawlerError, EngineUnavailable, FetchError, UsageError
+from crawler.errors import CrawlerError, EngineUnavailable, FetchError, SessionLost, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UsageError as error:
         return _complain(error, arguments, EXIT_USAGE)
+    except SessionLost as error:
+        return _complain(error, arguments, EXIT_INTERRUPTED)
     except EngineUnavailable as error:
         if isinstance(error.__cause__, BrokenPipeError):  # `-o - | head`: the crawl is not done, but nothing is wrong
             return _reader_gone(EXIT_INTERRUPTED)

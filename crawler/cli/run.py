@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import sys
+import time
 from contextlib import AsyncExitStack, ExitStack, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from crawler import url as urls
 from crawler.assemble import Crawl, Output
 from crawler.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from crawler.cli.options import load
-from crawler.errors import UsageError
+from crawler.errors import SessionLost, UsageError
 from crawler.loader import check_arguments, load_spider, misspelled
 from crawler.lock import private_folder
 from crawler.log import console_log
@@ -38,6 +39,8 @@ __all__ = ["run"]
 
 logger = logging.getLogger("crawler.job")
 
+_REJOIN_SECONDS = 10.0
+"""A session that lasted longer was lost by an accident, which does not come again at once."""
 _EXIT_CODES = {
     "failed": EXIT_FAILED,
     "error_limit": EXIT_FAILED,
@@ -75,6 +78,21 @@ def _folder_name(name: str) -> str:
 
 async def _run_crawl(
     spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace, extra: Sequence[Layer] = ()
+) -> int:
+    """Again, where others have been given what this worker had: it lost nothing that counts, and starts afresh."""
+    while True:
+        began = time.monotonic()
+        try:
+            return await _run_once(spider, args, arguments, extra)
+        except SessionLost as error:
+            if time.monotonic() - began < _REJOIN_SECONDS:
+                raise  # somebody else goes by this worker's name, or the engine forgets
+            logger.warning("%s: %s; joining again", spider.name, error)
+            arguments.fresh = False
+
+
+async def _run_once(
+    spider: type[Spider], args: dict[str, str], arguments: argparse.Namespace, extra: Sequence[Layer]
 ) -> int:
     outputs = [*(Output(target) for target in arguments.append), *(Output(t, True) for t in arguments.overwrite)]
     loaded = load(spider, arguments, extra)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 import mmap
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,7 @@ from crawler import url as urls
 from crawler.contracts import Counts, Leased, Outcome, Verdict
 from crawler.errors import BlockedError, EngineUnavailable, SessionLost
 from crawler.frontier.broker import Ask, Claim, Control, End, WorkerEpoch
-from crawler.frontier.loans import Loans
+from crawler.frontier.loans import Loans, quota
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ _POLL_SECONDS: Final = 0.1
 """How long after nothing was there to look again, at most: this is what a free host may wait for a worker."""
 _RENEW_SECONDS: Final = 1.0
 """So an operator is heard within a second, and a worker that died is noticed as soon as its time is over."""
+_SHARE: Final = 1.25
+"""Of what would be each worker's part of the hosts, what one may have."""
 _MARGIN: Final = 0.1
 """Of the lease's time: what a request that is on its way to the wire may take to get there."""
 _RECENT: Final = 1 << 20
@@ -85,6 +88,7 @@ class SharedFrontier:
         self.again, self.observe, self.host = turns.again, turns.observe, turns.change
         self.controller, self.waits = turns.controller, turns.waits
         self._concurrency = concurrency
+        self._quota = quota(rule("").delay)
         self._allowance = _Allowance(page_limit)
         self._session: Session
         self._values: dict[str, bytes] = {}
@@ -199,9 +203,12 @@ class SharedFrontier:
             self._idle_since = None
 
     def _want(self) -> int:
-        """How many requests to ask for: those that could begin, if there is memory for them and a page limit lets
-        them."""
+        """How many requests to ask for: those that could begin, if there is memory for them, a page limit lets them,
+        and this worker does not have more than its share of the hosts: others may have time for them."""
         room = 8 * self._concurrency - self._loans.waiting
+        if self._news is not None and self._news.workers > 1:
+            share = math.ceil(_SHARE * self._news.counts.active_hosts / self._news.workers)
+            room = min(room, (max(1, share) - len(self._loans)) * self._quota)
         return max(0, min(self._hunger, room, self._allowance.left - self._loans.waiting))
 
     def _claims(self, now: float) -> list[Claim]:
