@@ -1,0 +1,262 @@
+"""The way to the engine: what it has to be, how long it is waited for, and what its errors mean here.
+
+Every call may be repeated, so a connection that breaks while a script runs is no question: it is made anew and the
+script is run again. But an engine that was started anew may have lost its last words, so it is asked first whether it
+is still the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from crawler.errors import EngineUnavailable, SessionLost, UsageError
+from crawler.frontier.redis.scripts import Script, script
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from random import Random
+
+    from crawler.contracts import Clock
+
+__all__ = ["Call", "Engine", "command", "run"]
+
+logger = logging.getLogger(__name__)
+
+OLDEST = (7, 0)
+_SLOWEST_RETRY_SECONDS = 2.0
+_TIMEOUT_SECONDS = 10.0
+_CONNECTIONS = 8
+_PASSING = ("LOADING", "BUSY", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS")
+"""How answers begin that another time may be better."""
+
+
+class Call(NamedTuple):
+    """One command, or one script on the slot whose prefix is `key`."""
+
+    what: Script | str
+    key: str
+    args: Sequence[Any] = ()
+
+
+def run(name: str, key: str, *args: Any) -> Call:
+    return Call(script(name), key, args)
+
+
+def command(name: str, key: str, *args: Any) -> Call:
+    return Call(name, key, args)
+
+
+class _Passing(Exception):
+    """It may be better in a moment."""
+
+
+class Engine:
+    """`async with` connects, and refuses an engine that cannot be relied on. `patience` is for how many seconds it may
+    be away. Raises `EngineUnavailable`, `SessionLost` and `UsageError`."""
+
+    def __init__(self, url: str, *, patience: float, allow_unprotected: bool, clock: Clock, rng: Random) -> None:
+        self._url = url
+        self._patience = patience
+        self._allow_unprotected = allow_unprotected
+        self._clock = clock
+        self._rng = rng
+        self._client: Any = None
+        self._is_cluster = "+cluster" in urlsplit(url).scheme
+        self._ids: dict[str, str] = {}
+        """Run ids, by node."""
+
+    @property
+    def name(self) -> str:
+        """The URL without what is secret in it."""
+        parts = urlsplit(self._url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    async def __aenter__(self) -> Engine:
+        self._connect()
+        try:
+            await self.look()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    def _connect(self) -> None:
+        try:
+            from redis.asyncio import Redis, RedisCluster
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+        except ImportError:
+            raise UsageError(f'{self.name} needs the package redis: pip install "crawler[redis]"') from None
+        options: dict[str, Any] = {
+            "socket_timeout": _TIMEOUT_SECONDS,
+            "socket_connect_timeout": _TIMEOUT_SECONDS,
+            "max_connections": _CONNECTIONS if not self._is_cluster else 4 * _CONNECTIONS,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        url = self._url.replace("+cluster", "", 1)
+        try:
+            self._client = (RedisCluster if self._is_cluster else Redis).from_url(url, **options)
+        except (ValueError, TypeError):  # the message would hold the whole URL
+            raise UsageError(
+                f"frontier.url: {self.name} is no URL of an engine, or has options that there are not"
+            ) from None
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """From here on it is this engine, and no other."""
+        self._ids = {}
+        nodes = await self._patiently(self._infos)
+        for node, info in nodes.items():
+            self._check(node, info)
+        self._ids = {node: str(info.get("run_id")) for node, info in nodes.items()}
+
+    async def _infos(self) -> dict[str, dict[str, Any]]:
+        """INFO of each primary."""
+        if not self._is_cluster:
+            return {self.name: await self._client.info("everything")}
+        await self._client.initialize()
+        primaries = self._client.get_primaries()
+        infos = await asyncio.gather(*(self._info_of(node) for node in primaries))
+        return {node.name: info for node, info in zip(primaries, infos, strict=True)}
+
+    async def _info_of(self, node: Any) -> dict[str, Any]:
+        found = await self._client.execute_command("INFO", "everything", target_nodes=node)
+        return found if "run_id" in found else next(iter(found.values()))
+
+    def _check(self, node: str, info: dict[str, Any]) -> None:
+        version = str(info.get("valkey_version") or info.get("redis_version"))
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+            raise UsageError(f"{node} is version {version}; the shared frontier needs Redis 7.0 or newer, or Valkey")
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy != "noeviction":
+            raise UsageError(
+                f"{node} would throw away what waits when its memory is full: set maxmemory-policy to noeviction (it is "
+                f"{policy})"
+            )
+        if not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
+            logger.warning("%s keeps nothing on disk", node)
+
+    async def check_same(self) -> None:
+        """Raises `SessionLost` where it is not the engine that was looked at, and may know less."""
+        await self._patiently(self._same)
+
+    async def _same(self) -> None:
+        nodes = await self._infos()
+        if {node: str(info.get("run_id")) for node, info in nodes.items()} != self._ids:
+            raise SessionLost(f"{self.name} was started anew, or another took its place: what it knew last may be lost")
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    async def one(self, call: Call) -> Any:
+        return (await self.all([call]))[0]
+
+    async def all(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers, in order. On one server they go out together; in a Cluster side by side."""
+        if not calls:
+            return []
+        return await self._patiently(lambda: self._send(calls))
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        from redis.exceptions import NoScriptError
+
+        answers = await self._exchange([_words(call, whole=False) for call in calls])
+        missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            again = await self._exchange([_words(calls[n], whole=True) for n in missing])
+            for n, answer in zip(missing, again, strict=True):
+                answers[n] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self._raise(answer)
+        return answers
+
+    async def _exchange(self, words: list[list[Any]]) -> list[Any]:
+        if self._is_cluster:
+            sent = [self._client.execute_command(*each) for each in words]
+            return list(await asyncio.gather(*sent, return_exceptions=True))
+        pipeline = self._client.pipeline(transaction=False)
+        for each in words:
+            pipeline.execute_command(*each)
+        return list(await pipeline.execute(raise_on_error=False))
+
+    def _raise(self, answer: Exception) -> None:
+        from redis.exceptions import ConnectionError as NoConnection
+        from redis.exceptions import RedisError
+        from redis.exceptions import TimeoutError as NoAnswer
+
+        text = f"{answer}"
+        if text.startswith("LOST"):
+            raise SessionLost(
+                "the session of this worker is over: it was not heard of for too long, or another took its name"
+            )
+        if isinstance(answer, NoConnection | NoAnswer | OSError) or text.startswith(_PASSING):
+            raise _Passing(text) from answer
+        if text.startswith("OOM") or "command not allowed when used memory" in text:
+            raise EngineUnavailable(f"{self.name} is full: give it more memory (maxmemory)") from None
+        if isinstance(answer, RedisError):
+            raise EngineUnavailable(f"{self.name}: {text}") from answer
+        raise answer
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        from redis.exceptions import RedisError
+        from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_after_delay
+
+        def wait(state: RetryCallState) -> float:
+            return self._rng.uniform(0, min(_SLOWEST_RETRY_SECONDS, 0.02 * 2 ** min(state.attempt_number, 10)))
+
+        async def once(again: bool) -> Any:
+            try:
+                if again and self._ids:
+                    await self._same()
+                return await attempt()
+            except (RedisError, OSError) as error:
+                self._raise(error)
+
+        try:
+            async for trial in AsyncRetrying(
+                sleep=self._clock.sleep,
+                stop=stop_after_delay(self._patience),
+                wait=wait,
+                retry=retry_if_exception_type(_Passing),
+            ):
+                with trial:
+                    return await once(trial.retry_state.attempt_number > 1)
+        except RetryError as error:
+            last = error.last_attempt.exception()
+            raise EngineUnavailable(f"{self.name} cannot be reached: {_without_secrets(f'{last}')}") from None
+
+
+def _words(call: Call, *, whole: bool) -> list[Any]:
+    if isinstance(call.what, str):
+        return [call.what, call.key, *call.args]
+    if whole:
+        return ["EVAL", call.what.source, 1, call.key, *call.args]
+    return ["EVALSHA", call.what.sha, 1, call.key, *call.args]
+
+
+def _without_secrets(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme.startswith("unix") or parts.hostname in (None, "localhost"):
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(f"{parts.hostname}").is_loopback
+    return False

@@ -1,0 +1,4 @@
+#!lua flags=no-writes
+-- needs: control changes
+local changed, version = changes(arg())
+return {changed, version}

@@ -1,0 +1,25 @@
+-- What the scripts of the crawl's own slot have in common. KEYS[1] is its prefix.
+--
+--   config     what is fixed;  state: hash of control and reason
+--   sessions   zset: session -> when it lapses; it stays until it has been taken apart
+--   shared     hash of values for all workers; by: who said each; versions: zset of when it changed last
+--   allowance  pages that may still be begun; taken: hash of what each session has of them
+local P = KEYS[1]
+local call = redis.call
+local at = 0
+
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function number()
+  at = at + 1
+  return tonumber(ARGV[at])
+end
+
+local session = arg()
+
+local function is_known()
+  return call('ZSCORE', P .. 'sessions', session)
+end

@@ -1,0 +1,6 @@
+#!lua flags=allow-oom
+-- needs: shard entries ends
+-- Apply a commit's redo list to this shard.
+local commit = number()
+if not fenced() then redo(commit) end
+return now

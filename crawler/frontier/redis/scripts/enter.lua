@@ -1,0 +1,14 @@
+#!lua
+-- needs: control
+-- A session is among those that the crawl knows. Another limit than before changes what may still be begun.
+local ends, about, limit = number(), arg(), number()
+call('ZADD', P .. 'sessions', ends, session)
+call('HSET', P .. 'about', session, about)
+local before = tonumber(call('GET', P .. 'limit') or 0)
+if limit ~= before then
+  call('SET', P .. 'limit', limit)
+  call('INCRBY', P .. 'allowance', limit - before)
+end
+local version = call('ZREVRANGE', P .. 'versions', 0, 0, 'WITHSCORES')[2] or '0'
+return {call('HGET', P .. 'state', 'control'), version, call('HGETALL', P .. 'shared'),
+  call('ZRANGE', P .. 'sessions', 0, -1, 'WITHSCORES')}

@@ -1,0 +1,98 @@
+-- What the scripts of a shard have in common. KEYS[1] is the shard's prefix; every other key begins with it, so all
+-- are in one slot. Times are milliseconds. ARGV is read in order, from the front.
+--
+--   ready      zset: host -> when its next turn is. A host whose queue is empty stays until that time, so that its
+--              delay is not forgotten
+--   q:HOST     list: requests of priority 0; Q:N:HOST those of another priority N, p:HOST the zset of these priorities
+--   later      zset: requests that wait for a time
+--   s:BUCKET   set of fingerprints, as signed integers
+--   held       hash: host -> -1 (lent to one worker), or how many of its places are lent
+--   st         hash: host -> quota, shared places (two bytes each), HostState; none for ordinary hosts
+--   h:SESSION  hash: host -> "SEQUENCE PLACES" of a loan; "#": the sequence of the last ask, "!": of the last commit
+--   i:SESSION  hash: task -> "SEQUENCE PRIORITY HOST\n" and the request
+--   c          hash: counters, and the levels `queued` and `inflight`
+local P = KEYS[1]
+local call = redis.call
+local at = 0
+
+local function arg()
+  at = at + 1
+  return ARGV[at]
+end
+
+local function number()
+  at = at + 1
+  return tonumber(ARGV[at])
+end
+
+local function clock(given)
+  if given ~= '' then return math.floor(tonumber(given)) end
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local now = clock(arg())
+local session = arg()
+local depth_first = arg() == 'depth'
+local POP = depth_first and 'RPOP' or 'LPOP'
+local HELD, READY, INFLIGHT, LOANS = P .. 'held', P .. 'ready', P .. 'i:' .. session, P .. 'h:' .. session
+
+local function count(name, by)
+  if by ~= 0 then call('HINCRBY', P .. 'c', name, by) end
+end
+
+local function fenced()
+  return call('ZSCORE', P .. 'fence', session)
+end
+
+local function queue(host, priority)
+  if priority == '0' then return P .. 'q:' .. host end
+  return P .. 'Q:' .. priority .. ':' .. host
+end
+
+-- Where a request goes: `h`, to the head, where it was; `t`, behind the others; `n`, new: with depth first, the last
+-- that came is the next.
+local HOW = {h = depth_first and 'RPUSH' or 'LPUSH', t = depth_first and 'LPUSH' or 'RPUSH', n = 'RPUSH'}
+
+local function push(place, host, priority, ...)
+  call(HOW[place], queue(host, priority), ...)
+  if priority ~= '0' then call('ZADD', P .. 'p:' .. host, priority, priority) end
+end
+
+-- Something waits for the host. One that is lent to one worker comes back when that returns it.
+local function waiting(host)
+  if call('HGET', HELD, host) ~= '-1' and call('ZADD', READY, 'NX', now, host) == 1 then
+    call('PFADD', P .. 'met', host)
+  end
+end
+
+local function put_off(wait, place, id, host, priority, payload)
+  call('ZADD', P .. 'later', now + wait, place .. ' ' .. id .. ' ' .. priority .. ' ' .. host .. '\n' .. payload)
+end
+
+-- host, priority and request of an entry of `i:SESSION`
+local function parse(entry)
+  local line = string.find(entry, '\n', 1, true)
+  local _, _, sequence, priority, host = string.find(string.sub(entry, 1, line - 1), '^(%S+) (%S+) (.*)$')
+  return host, priority, string.sub(entry, line + 1), sequence
+end
+
+local function record(host)
+  local found = call('HGET', P .. 'st', host)
+  if not found then return nil, 0, '' end
+  local quota, shared = struct.unpack('>I2I2', found)
+  return quota, shared, string.sub(found, 5)
+end
+
+-- The places that the session had of a host are free; the host's next turn is `wait` from now.
+local function give_back(host, wait)
+  local places = tonumber(string.match(call('HGET', LOANS, host), ' (%d+)$'))
+  call('HDEL', LOANS, host)
+  if places == 0 or call('HINCRBY', HELD, host, -places) <= 0 then call('HDEL', HELD, host) end
+  local turn = now + wait
+  local before = call('ZSCORE', READY, host)
+  if before and tonumber(before) > turn then return end
+  if wait > 0 or before or call('EXISTS', P .. 'q:' .. host, P .. 'p:' .. host) > 0 then
+    call('ZADD', READY, turn, host)
+  end
+end
