@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from farm import address
 from history import Death
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from farm import Plan
 
@@ -93,10 +94,9 @@ class Farmhouse:
 class Process:
     """One run of a worker."""
 
-    def __init__(self, name: str, address: str, process: asyncio.subprocess.Process, said: Path) -> None:
+    def __init__(self, name: str, source: str, process: asyncio.subprocess.Process, said: Path) -> None:
         self.name = name
-        self.address = address
-        self.began = time.monotonic()
+        self.address = source
         self._process = process
         self._said = said
 
@@ -127,7 +127,7 @@ class Crew:
         self._farm = farm
         self._next = [f"w{number}" for number in range(count)]
         self._keepers: list[asyncio.Task[None]] = []
-        self._is_over = False
+        self._starts = 0
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")} | {
             "PYTHONPATH": str(ROOT),
             "CRAWLER_FRONTIER__URL": url,
@@ -152,7 +152,6 @@ class Crew:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._is_over = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -161,15 +160,12 @@ class Crew:
             await process.ends()
 
     async def _start(self, name: str) -> Process:
-        number = len(self.ends) + len(self.crew) + 1
-        while any(number == int(each.address.rpartition(".")[2]) for each in self.crew):
-            number += 1
-        address = f"127.200.{number // 250}.{number % 250 + 1}"
+        self._starts += 1
+        number = self._starts
+        source = f"127.200.{number // 250}.{number % 250 + 1}"
         self.names.add(name)
-        from farm import address as address_of
-
-        arguments = ["-o", f"{name}.jsonl", "--job", "job", "-a", f"first={address_of(0)}:{self._farm.port}"]
-        for key, value in {**self._settings, "http.local_address": address}.items():
+        arguments = ["-o", f"{name}.jsonl", "--job", "job", "-a", f"first={address(0)}:{self._farm.port}"]
+        for key, value in {**self._settings, "http.local_address": source}.items():
             arguments += ["-s", f"{key}={value}"]
         said = self.folder / f"stderr.{name}.{number}"
         with said.open("wb") as stderr:
@@ -178,7 +174,7 @@ class Crew:
                 cwd=self.folder, env={**self._environment, "CRAWLER_FRONTIER__WORKER": name},
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stderr,
             )  # fmt: skip
-        return Process(name, address, process, said)
+        return Process(name, source, process, said)
 
     async def _keep(self, place: int) -> None:
         while code := await self.crew[place].ends():
@@ -246,7 +242,3 @@ def committed(own: Mapping[str, bytes], folder: Path) -> list[tuple[str, str]]:
         items += [(row["host"], row["path"]) for row in map(json.loads, data[:size].splitlines())]
     return items
 
-
-def own_values(kept: Sequence[Any]) -> dict[str, bytes]:
-    """Of HGETALL."""
-    return {name.decode(): value for name, value in kept}

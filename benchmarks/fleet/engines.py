@@ -38,7 +38,7 @@ class Engine:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.port = _free_port()
-        self._options = options
+        self.options = options
         self._process: asyncio.subprocess.Process | None = None
         self._spent = 0.0
 
@@ -59,7 +59,7 @@ class Engine:
         self._process = await asyncio.create_subprocess_exec(
             "redis-server", "--port", f"{self.port}", "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
             "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
-            "--set-max-intset-entries", "512", "--logfile", str(self.folder / "log"), *self._options,
+            "--set-max-intset-entries", "512", "--logfile", str(self.folder / "log"), *self.options,
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         async with asyncio.timeout(_START_SECONDS), self.client() as client:
@@ -116,7 +116,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://127.0.0.1:{self.masters[0].port}"
+        return f"redis+cluster://127.0.0.1:{self.masters[0].port}/0"
 
     @property
     def cpu_seconds(self) -> float:
@@ -131,11 +131,11 @@ class Cluster:
                 await client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         async with self.masters[0].client() as client:
             for other in self.masters[1:]:
-                await client.execute_command("CLUSTER MEET", "127.0.0.1", other.port, other._options[-1])
+                await client.execute_command("CLUSTER MEET", "127.0.0.1", other.port, other.options[-1])
         async with asyncio.timeout(_START_SECONDS):
             for master in self.masters:
                 async with master.client() as client:
-                    while b"cluster_state:ok" not in await _cluster_info(client):
+                    while not await _is_whole(client):
                         await asyncio.sleep(0.05)
         return self
 
@@ -143,11 +143,6 @@ class Cluster:
         await asyncio.gather(*(master.kill() for master in self.masters))
 
 
-async def _cluster_info(client: Any) -> bytes:
+async def _is_whole(client: Any) -> bool:
     found = await client.execute_command("CLUSTER INFO")
-    if isinstance(found, dict):
-        found = "\n".join(f"{name}:{value}" for name, value in found.items())
-    slots = await client.execute_command("CLUSTER NODES")
-    text = found if isinstance(found, bytes) else str(found).encode()
-    known = slots if isinstance(slots, dict) else str(slots).strip().splitlines()
-    return text if len(known) == 3 else b""
+    return bool(found["cluster_state"] == "ok" and found["cluster_known_nodes"] == "3")
