@@ -75,6 +75,8 @@ class Frontier(Protocol):
 
     on_change: Callable[[], None]
     """Called when something can be leased or entered, or everything has ended, that could not be told before."""
+    on_need: Callable[[], None]
+    """Called when what is in the open epoch is wanted: it is to be closed soon."""
     on_stop: Callable[[str], None]
     """Called with a reason when the whole crawl is to stop here."""
 

@@ -134,6 +134,7 @@ class Engine:
     async def run(self) -> str:
         self.phase = Phase.RUNNING
         self._frontier.on_change, self._frontier.on_stop = self._place_freed, self.stop
+        self._frontier.on_need = self._epochs.hurry
         try:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(self._frontier.serve(), name="frontier")

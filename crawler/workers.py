@@ -80,6 +80,7 @@ def redis_broker(settings: Settings, spider: str, *, worker: str, clock: Clock, 
         places=manners.concurrency_per_host,
         shared_places=0 if manners.delay_seconds else manners.concurrency_per_host,
         concurrency=crawl.concurrency,
+        delay=manners.delay_seconds,
         clock=clock,
         rng=rng,
     )

@@ -78,6 +78,8 @@ class HostLoan(msgspec.Struct, array_like=True, frozen=True):
     """What was kept of it: robots.txt, by the keys of `Frontier.get`."""
     named: list[str] = []
     """Hosts among it that `start()` named: they may be private."""
+    more: bool = False
+    """More of its requests are waiting: claim it for them."""
 
 
 class HostReturn(msgspec.Struct, array_like=True, frozen=True):
@@ -94,7 +96,8 @@ class HostReturn(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Claim(msgspec.Struct, array_like=True, frozen=True):
-    """Somebody here wants to talk to this very host, whether anything waits for it or not."""
+    """Somebody here wants to talk to this very host, whether anything waits for it or not. Of one that is on loan here:
+    as many more of its requests as are lent at once."""
 
     key: str
 

@@ -45,13 +45,15 @@ def quota(delay: float) -> int:
 class Loan:
     """One host, or group of hosts, that is here."""
 
-    __slots__ = ("controller", "kept_until", "key", "members", "tasks")
+    __slots__ = ("controller", "has_more", "kept_until", "key", "members", "tasks")
 
     def __init__(self, key: str, controller: Controller, kept_until: float) -> None:
         self.key = key
         self.controller = controller
         self.kept_until = kept_until
         """It stays that long, whether there is anything to do or not."""
+        self.has_more = False
+        """More of its requests are waiting elsewhere."""
         self.members: set[str] = set()
         """Hosts of it that were met here."""
         self.tasks: dict[int, Task] = {}
@@ -94,7 +96,7 @@ class Loans:
         self.turns = Turns(self._states, rule=rule, rng=rng, group=group, concurrency=concurrency)
         self._loans: dict[str, Loan] = {}
         self._changed: set[str] = set()
-        """Where a place became free."""
+        """Where a place became free, or the last request was begun."""
         self._looked = 0.0
         self._numbers = 0
         self._begun: dict[int, Task] = {}
@@ -134,6 +136,7 @@ class Loans:
             if lent.places:
                 controller.change(places=lent.places)
             loan = self._loans[lent.key] = Loan(lent.key, controller, now + _GRACE_SECONDS * (not lent.tasks))
+        loan.has_more = lent.more
         for task in lent.tasks:
             self._numbers += 1
             self._queue(loan, self._numbers, task)
@@ -159,6 +162,8 @@ class Loans:
                 task = self._begun[number] = loan.tasks.pop(number)
                 self.turns.take(host, now)
                 leases.append(self._lease(number, host.name, task))
+                if not loan.tasks:
+                    self._changed.add(loan.key)
             self.turns.schedule(host)
         return leases
 
@@ -198,6 +203,16 @@ class Loans:
     def next(self) -> float | None:
         return self.turns.next()
 
+    def starved(self) -> Iterator[str]:
+        """Hosts with a place free and nothing to begin here, while something is under way, so that they cannot go back;
+        there is more elsewhere."""
+        for key in self._changed:
+            loan = self._loans.get(key)
+            if loan is None or not loan.has_more or loan.tasks:
+                continue
+            if 0 < loan.controller.taken < loan.controller.places:
+                yield key
+
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def leaving(self, now: float, *, are_unwanted: bool = False) -> Iterator[HostReturn]:
@@ -206,14 +221,18 @@ class Loans:
         look = self._loans if are_unwanted or now - self._looked >= _LOOK_SECONDS else self._changed
         if look is self._loans:
             self._looked = now
+            self._changed.update(self._loans)
         for key in list(look):
             loan = self._loans.get(key)
-            if loan is None or loan.controller.taken:
+            if loan is None:
+                continue
+            if loan.controller.taken:
+                loan.has_more |= look is self._loans  # or there is by now
                 continue
             is_idle = not loan.tasks and loan.kept_until <= now
             if are_unwanted or is_idle or loan.controller.turn > now + _HOLD_SECONDS:
                 yield self._close(loan, now)
-        self._changed.clear()
+        self._changed = set(self.starved())  # until they are asked for
 
     def _close(self, loan: Loan, now: float) -> HostReturn:
         del self._loans[loan.key]

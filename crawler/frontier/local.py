@@ -69,6 +69,7 @@ class LocalFrontier:
         concurrency: int | None = None,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.on_need: Callable[[], None] = lambda: None
         self.on_stop: Callable[[str], None] = lambda reason: None
         self._store = store
         self._note = store.at_work

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import math
 import mmap
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,8 @@ _POLL_SECONDS: Final = 0.1
 """How long after nothing was there to look again, at most: this is what a free host may wait for a worker."""
 _RENEW_SECONDS: Final = 1.0
 """So an operator is heard within a second, and a worker that died is noticed as soon as its time is over."""
+_COMMIT_SECONDS: Final = 0.02
+"""Between two commits of a worker that has nothing to do: what its pages gave can be lent when it is committed."""
 _SHARE: Final = 1.25
 """Of what would be each worker's part of the hosts, what one may have."""
 _MARGIN: Final = 0.1
@@ -77,6 +80,7 @@ class SharedFrontier:
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.on_stop: Callable[[str], None] = lambda reason: None
+        self.on_need: Callable[[], None] = lambda: None
         self.on_named: Callable[[str], None] = lambda host: None
         """A host that `start()` named, here or elsewhere, is on loan."""
         self.on_shared: Callable[[Mapping[str, bytes | None]], None] = lambda values: None
@@ -94,6 +98,7 @@ class SharedFrontier:
         self._values: dict[str, bytes] = {}
         self._of_hosts: collections.OrderedDict[str, bytes] = collections.OrderedDict()
         self._number = 0
+        self._committed = 0.0
         self._valid_until = 0.0
         self._news: News | None = None
         self._control = Control.RUNNING
@@ -213,7 +218,7 @@ class SharedFrontier:
 
     def _claims(self, now: float) -> list[Claim]:
         self._wishes = {key: asked for key, asked in self._wishes.items() if now - asked < _WISH_SECONDS}
-        return [Claim(key) for key in self._wishes]
+        return [Claim(key) for key in itertools.chain(self._wishes, self._loans.starved())]
 
     def _take_in(self, given: Given, want: int) -> None:
         now = self._clock.now()
@@ -322,6 +327,8 @@ class SharedFrontier:
             leases = self._loans.lease(min(want, self._allowance.left), now)
             self._allowance.begin(len(leases))
         self._hunger = want - len(leases)
+        if self._hunger and self._entries and now - self._committed >= _COMMIT_SECONDS:
+            self.on_need()
         if self._hunger and now >= self._next_ask and not self._is_done:
             self._stir.set()
         if self._is_done and not (self._loans.begun or self._loans.waiting):
@@ -388,6 +395,10 @@ class SharedFrontier:
         self._number += 1
         epoch = self._epoch(entries, ends, values)
         duplicates = await self._broker.commit(epoch)
+        self._committed = self._clock.now()
+        if epoch.entries:
+            self._next_ask = self._committed
+            self._stir.set()
         self._merge({**epoch.own, **epoch.shared})
         for of_host in epoch.of_hosts.values():
             self._of_hosts.update((key, value) for key, value in of_host.items() if value is not None)

@@ -139,7 +139,9 @@ class ModelBroker:
         loans = []
         for claim in ask.claims:
             host = crawl.host(claim.key)
-            if host.holders and not host.shared_places:
+            if self.session in host.holders:
+                loans.append(self._lend(claim.key, host, host.quota))
+            elif host.holders and not host.shared_places:
                 host.wanted_by = self.session
             else:
                 host.wanted_by = ""
@@ -163,8 +165,8 @@ class ModelBroker:
 
     def _lend(self, key, host, tasks):
         crawl = self.crawl
-        places = 0
-        if host.shared_places:
+        places = host.holders.get(self.session, 0)
+        if host.shared_places and self.session not in host.holders:
             places = max(1, (host.shared_places - sum(host.holders.values())) // max(1, len(crawl.sessions)))
         host.holders[self.session] = places
         given = []
@@ -173,7 +175,8 @@ class ModelBroker:
             task = Task(**{**_fields(task), "id": str(next(crawl.numbers))})
             crawl.begun[task.id] = (self.session, key, task)
             given.append(task)
-        return HostLoan(key, places, host.state, given, dict(host.values), sorted(host.named))
+        values = dict(host.values)
+        return HostLoan(key, places, host.state, given, values, sorted(host.named), bool(host.waiting))
 
     async def commit(self, epoch):
         crawl, now = self.crawl, self.crawl.clock.now()

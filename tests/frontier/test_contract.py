@@ -8,33 +8,82 @@ from random import Random
 
 import pytest
 
-from crawler.contracts import Entry, Outcome, Verdict, Waits
+from crawler.contracts import Entry, Leased, Outcome, Verdict, Waits
 from crawler.frontier.disk import DiskStore
 from crawler.frontier.local import LocalFrontier
 from crawler.frontier.memory import MemoryStore
+from crawler.frontier.shared import SharedFrontier
 from crawler.politeness import Answer, Circuit, HostRule
+from crawler.testing import FakeClock
+from tests.frontier.model_broker import ModelCrawl
 
 NOW = 1_000_000.0
 PLAIN = HostRule(delay=0.0, jitter=0.0, concurrency=1000)
 
 
-@pytest.fixture(params=["memory", "disk", "disk-small-window"])
+class Committing(SharedFrontier):
+    """Closes the epoch and talks to the broker before each lease, so that what was added is there at once."""
+
+    def __init__(self, clock, rule):
+        crawl = ModelCrawl(clock, lease_seconds=1e6)
+        super().__init__(crawl.worker(), clock=clock, rule=lambda host: rule, rng=Random(1), concurrency=1000)
+        self._test_clock = clock
+
+    async def lease(self, want, now):
+        self._test_clock.advance(max(0.0, now - self._test_clock.now()))
+        leases = []
+        while True:
+            await self.commit({}, now)
+            self._hunger, self._next_ask = want - len(leases), 0.0
+            await self._talk(now)
+            more = await super().lease(want - len(leases), now)
+            leases += more.leases
+            if not more.leases:
+                return Leased(leases, more.next_due)
+
+
+@contextlib.asynccontextmanager
+async def open_shared(rule):
+    async with Committing(FakeClock(NOW), rule) as frontier:
+        frontier.resume(NOW)
+        yield frontier
+
+
+@contextlib.asynccontextmanager
+async def open_local(kind, folder, rule, order):
+    stores = {
+        "memory": MemoryStore,
+        "disk": lambda: DiskStore(folder),
+        "disk-small-window": lambda: DiskStore(folder, window=3),
+    }
+    async with LocalFrontier(stores[kind](), rule=lambda host: rule, order=order, rng=Random(1)) as frontier:
+        frontier.resume(NOW)
+        yield frontier
+
+
+LOCAL = ["memory", "disk", "disk-small-window"]
+
+
+@pytest.fixture(params=[*LOCAL, "shared"])
 def opened(request, tmp_path):
     """`async with opened(...) as frontier`."""
 
-    @contextlib.asynccontextmanager
-    async def open_frontier(rule=PLAIN, order="breadth"):
-        stores = {
-            "memory": MemoryStore,
-            "disk": lambda: DiskStore(tmp_path / "frontier"),
-            "disk-small-window": lambda: DiskStore(tmp_path / "frontier", window=3),
-        }
-        frontier = LocalFrontier(stores[request.param](), rule=lambda host: rule, order=order, rng=Random(1))
-        async with frontier:
-            frontier.resume(NOW)
-            yield frontier
+    def open_any(rule=PLAIN):
+        if request.param == "shared":
+            return open_shared(rule)
+        return open_local(request.param, tmp_path / "frontier", rule, "breadth")
 
-    return open_frontier
+    return open_any
+
+
+@pytest.fixture(params=LOCAL)
+def alone(request, tmp_path):
+    """The same, of a process that knows everything at once."""
+
+    def open_one(rule=PLAIN, order="breadth"):
+        return open_local(request.param, tmp_path / "frontier", rule, order)
+
+    return open_one
 
 
 def entry(number, host="a.test:80", **fields):
@@ -61,8 +110,8 @@ async def test_an_entry_is_queued_once_however_often_it_is_added(opened):
 
 
 @pytest.mark.parametrize("step", [1, 1 << 16, 1 << 20, 1 << 40, (1 << 64) // 20])
-async def test_fingerprints_are_told_apart_whichever_bits_they_differ_in(opened, step):
-    async with opened() as frontier:
+async def test_fingerprints_are_told_apart_whichever_bits_they_differ_in(alone, step):
+    async with alone() as frontier:
         fingerprints = [number * step for number in range(20)]
         for met in range(20):
             assert [frontier.seen("a.test:80", each) for each in fingerprints] == [True] * met + [False] * (20 - met)
@@ -87,8 +136,8 @@ async def test_an_unfiltered_entry_is_queued_although_it_is_known(opened):
         assert await leased(frontier) == [1, 1]
 
 
-async def test_what_is_remembered_is_known_but_not_queued(opened):
-    async with opened() as frontier:
+async def test_what_is_remembered_is_known_but_not_queued(alone):
+    async with alone() as frontier:
         assert frontier.remember("a.test:80", 7)
         assert not frontier.remember("a.test:80", 7)
         assert frontier.add([entry(7)], NOW) == 0
@@ -96,8 +145,8 @@ async def test_what_is_remembered_is_known_but_not_queued(opened):
 
 
 @pytest.mark.hostile("S44")
-async def test_asking_about_a_host_leaves_no_trace_of_it(opened):
-    async with opened() as frontier:
+async def test_asking_about_a_host_leaves_no_trace_of_it(alone):
+    async with alone() as frontier:
         for number in range(100):
             assert not frontier.seen(f"h{number}.test:80", number + 1)
             assert frontier.ended(f"h{number}.test:80", number + 1) is None
@@ -106,8 +155,8 @@ async def test_asking_about_a_host_leaves_no_trace_of_it(opened):
         assert list(frontier._turns.hosts) == ["a.test:80"]
 
 
-async def test_fingerprints_use_all_of_their_64_bits(opened):
-    async with opened() as frontier:
+async def test_fingerprints_use_all_of_their_64_bits(alone):
+    async with alone() as frontier:
         numbers = [0, 1, 2**63, 2**64 - 1]
         assert frontier.add([entry(i, fingerprint=number) for i, number in enumerate(numbers)], NOW) == 4
         assert all(frontier.seen("a.test:80", number) for number in numbers)
@@ -124,20 +173,20 @@ async def test_higher_priority_comes_first_then_first_come(opened):
         assert await leased(frontier) == [4, 1, 3, 0, 6, 2, 5]
 
 
-async def test_breadth_takes_lower_depths_first(opened):
-    async with opened(order="breadth") as frontier:
+async def test_breadth_takes_lower_depths_first(alone):
+    async with alone(order="breadth") as frontier:
         frontier.add([entry(i, depth=depth) for i, depth in enumerate([3, 1, 2, 1, 0])], NOW)
         assert await leased(frontier) == [4, 1, 3, 2, 0]
 
 
-async def test_depth_takes_higher_depths_first_and_siblings_in_document_order(opened):
-    async with opened(order="depth") as frontier:
+async def test_depth_takes_higher_depths_first_and_siblings_in_document_order(alone):
+    async with alone(order="depth") as frontier:
         frontier.add([entry(i, depth=depth) for i, depth in enumerate([3, 1, 2, 1, 0])], NOW)
         assert await leased(frontier) == [0, 2, 1, 3, 4]
 
 
-async def test_order_holds_for_more_entries_than_any_window(opened):
-    async with opened() as frontier:
+async def test_order_holds_for_more_entries_than_any_window(alone):
+    async with alone() as frontier:
         numbers = list(range(500))
         Random(3).shuffle(numbers)
         frontier.add([entry(number, priority=-number) for number in numbers], NOW)
@@ -152,8 +201,8 @@ async def test_order_holds_for_more_entries_than_any_window(opened):
         assert seen == [*range(70), *range(1000, 1009), *range(70, 500)]
 
 
-async def test_a_lease_says_how_deep_and_for_the_how_manieth_time(opened):
-    async with opened(order="depth") as frontier:
+async def test_a_lease_says_how_deep_and_for_the_how_manieth_time(alone):
+    async with alone(order="depth") as frontier:
         frontier.add([entry(1, depth=4)], NOW)
         (lease,) = (await frontier.lease(1, NOW)).leases
         assert (lease.host, lease.depth, lease.attempt) == ("a.test:80", 4, 0)
@@ -183,8 +232,8 @@ async def test_what_is_tried_again_may_wait_with_another_record_and_is_the_same_
 # -- time ------------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_leased_before_its_time(opened):
-    async with opened() as frontier:
+async def test_nothing_is_leased_before_its_time(alone):
+    async with alone() as frontier:
         frontier.add([entry(1, not_before=NOW + 10), entry(2, not_before=NOW + 5), entry(3)], NOW)
         assert await leased(frontier) == [3]
         assert (await frontier.lease(9, NOW + 4.9)).next_due == pytest.approx(NOW + 5)
@@ -192,8 +241,8 @@ async def test_nothing_is_leased_before_its_time(opened):
         assert await leased(frontier, now=NOW + 10) == [1]
 
 
-async def test_a_retried_entry_comes_after_those_of_its_depth_that_were_not_tried(opened):
-    async with opened() as frontier:
+async def test_a_retried_entry_comes_after_those_of_its_depth_that_were_not_tried(alone):
+    async with alone() as frontier:
         frontier.add([entry(0), entry(1), entry(2), entry(3, depth=1)], NOW)
         (lease,) = (await frontier.lease(1, NOW)).leases
         frontier.complete([Outcome(lease, Verdict.RETRY)], NOW)
@@ -246,8 +295,8 @@ async def test_jitter_only_adds_to_the_delay(opened):
         assert 1.4 < max(gaps) <= 1.5
 
 
-async def test_a_host_never_has_more_places_taken_than_it_has(opened):
-    async with opened(rule=HostRule(delay=0.0, jitter=0.0, concurrency=2)) as frontier:
+async def test_a_host_never_has_more_places_taken_than_it_has(alone):
+    async with alone(rule=HostRule(delay=0.0, jitter=0.0, concurrency=2)) as frontier:
         frontier.add([entry(i) for i in range(5)], NOW)
         batch = await frontier.lease(9, NOW)
         assert ([int(lease.record) for lease in batch.leases], batch.next_due) == ([0, 1], None)
@@ -374,8 +423,8 @@ async def test_what_waits_for_a_host_that_is_given_up_comes_at_once(opened):
         assert frontier.controller("a.test:80").state().last_trouble == "connect_refused"
 
 
-async def test_hosts_of_one_group_share_its_turns_and_places(opened):
-    async with opened(rule=POLITE) as frontier:
+async def test_hosts_of_one_group_share_its_turns_and_places(alone):
+    async with alone(rule=POLITE) as frontier:
         frontier.add([entry(i, host=f"h{i % 3}.test:80") for i in range(9)], NOW)
         for number in range(3):
             assert frontier.regroup(f"h{number}.test:80", "10.0.0.1")
@@ -388,8 +437,8 @@ async def test_hosts_of_one_group_share_its_turns_and_places(opened):
         assert [number % 3 for number in order] == [0, 1, 2] * 3, "and take turns in it"
 
 
-async def test_a_place_goes_with_its_host_into_another_group(opened):
-    async with opened(rule=HostRule(delay=0.0, concurrency=1)) as frontier:
+async def test_a_place_goes_with_its_host_into_another_group(alone):
+    async with alone(rule=HostRule(delay=0.0, concurrency=1)) as frontier:
         frontier.add([entry(1, host="a.test:80"), entry(2, host="b.test:80")], NOW)
         (lease,) = (await frontier.lease(1, NOW)).leases
         frontier.regroup("b.test:80", "10.0.0.1")
@@ -399,8 +448,8 @@ async def test_a_place_goes_with_its_host_into_another_group(opened):
         assert await leased(frontier) == [2]
 
 
-async def test_it_says_what_hosts_wait_for(opened):
-    async with opened(rule=HostRule(delay=1.0, jitter=0.0, concurrency=1)) as frontier:
+async def test_it_says_what_hosts_wait_for(alone):
+    async with alone(rule=HostRule(delay=1.0, jitter=0.0, concurrency=1)) as frontier:
         frontier.add([entry(i, host=f"h{i}.test:80") for i in range(4)], NOW)
         frontier.add([entry(10 + i, host=f"h{i}.test:80") for i in range(4)], NOW)
         leases = (await frontier.lease(2, NOW)).leases
@@ -409,8 +458,8 @@ async def test_it_says_what_hosts_wait_for(opened):
         assert frontier.waits(NOW) == Waits(ready=1, delayed=1, full=1, paused=1)
 
 
-async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(opened):
-    async with opened() as frontier:
+async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(alone):
+    async with alone() as frontier:
         assert await frontier.lease(5, NOW) == ([], None)
         frontier.add([entry(1)], NOW)
         batch = await frontier.lease(5, NOW)
@@ -420,8 +469,8 @@ async def test_nothing_is_due_while_all_places_are_taken_or_nothing_waits(opened
 # -- counts and export -----------------------------------------------------------------------------------------------
 
 
-async def test_counts_add_up(opened):
-    async with opened() as frontier:
+async def test_counts_add_up(alone):
+    async with alone() as frontier:
         frontier.add([entry(i, host=f"h{i % 2}.test:80") for i in range(6)] + [entry(0, host="h0.test:80")], NOW)
         frontier.add([entry(9, host="h9.test:80", not_before=NOW + 9)], NOW)
         batch = (await frontier.lease(3, NOW)).leases
@@ -431,8 +480,8 @@ async def test_counts_add_up(opened):
         assert (counts.added, counts.duplicates, counts.hosts, counts.active_hosts) == (7, 1, 3, 3)
 
 
-async def test_export_gives_everything_that_waits(opened):
-    async with opened() as frontier:
+async def test_export_gives_everything_that_waits(alone):
+    async with alone() as frontier:
         entries = [entry(1, priority=3, depth=2), entry(2, host="b.test:443", not_before=NOW + 50)]
         frontier.add(entries, NOW)
         exported = sorted([given async for given in frontier.export()], key=lambda pair: pair[0].record)
