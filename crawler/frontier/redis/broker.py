@@ -68,7 +68,12 @@ class RedisBroker:
         self._quota = quota
         self._delay = delay
         self._about = msgspec.json.encode(
-            {"concurrency": concurrency, "places": places, "shared_places": shared_places}
+            {
+                "lease_seconds": settings.lease_seconds,
+                "concurrency": concurrency,
+                "places": places,
+                "shared_places": shared_places,
+            }
         )
         self._clock = clock
         self._rng = rng
@@ -77,7 +82,7 @@ class RedisBroker:
             settings.url or "",
             patience=settings.lease_seconds,
             allow_unprotected=settings.allow_unprotected,
-            clock=clock,
+            sleep=clock.sleep,
             rng=rng,
         )
         self._crawl: Crawl
@@ -94,6 +99,7 @@ class RedisBroker:
 
     async def __aenter__(self) -> RedisBroker:
         await self._engine.__aenter__()
+        await self._engine.warn_of_loss()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -106,7 +112,7 @@ class RedisBroker:
         kept = await self._engine.one(run("create", self._keys.control, self._mine.encode(), self._page_limit))
         config = Config.decode(kept, self._keys.crawl)
         config.check(self._keys.crawl, self._mine)
-        crawl = self._crawl = Crawl(self._engine, self._keys, config, self._clock, self._now)
+        crawl = self._crawl = Crawl(self._engine, self._keys, config, self._clock.now, self._now)
         now, generation, ends, own = await self._engine.one(
             crawl.on_worker("join", Session(self._worker, 0), milliseconds(self._lease_seconds))
         )
@@ -203,7 +209,7 @@ class RedisBroker:
 
     async def commit(self, epoch: WorkerEpoch) -> int:
         crawl, session = self._crawl, self._session
-        known = sum(await crawl.everywhere(additions(crawl, session, epoch)))
+        known = int(sum(await crawl.everywhere(additions(crawl, session, epoch))))
         redo = redo_of(crawl, session, epoch)
         await self._engine.one(crawl.on_worker("record", session, redo.number, encode(redo), *values(epoch.own)))
         self._commit = redo.number

@@ -1,4 +1,4 @@
-"""What a commit says to the engine: to which shards its entries go, and what is left to be done once it is on record."""
+"""What a commit says to the engine: where its entries go, and what is left to be done once it is on record."""
 
 from __future__ import annotations
 

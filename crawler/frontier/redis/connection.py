@@ -19,10 +19,8 @@ from crawler.errors import EngineUnavailable, SessionLost, UsageError
 from crawler.frontier.redis.scripts import Script, script
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from random import Random
-
-    from crawler.contracts import Clock
 
 __all__ = ["Call", "Engine", "command", "run"]
 
@@ -32,6 +30,7 @@ OLDEST = (7, 0)
 _SLOWEST_RETRY_SECONDS = 2.0
 _TIMEOUT_SECONDS = 10.0
 _CONNECTIONS = 8
+_KEYS_AT_ONCE = 1000
 _PASSING = ("LOADING", "BUSY", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS")
 """How answers begin that another time may be better."""
 
@@ -40,7 +39,7 @@ class Call(NamedTuple):
     """One command, or one script on the slot whose prefix is `key`."""
 
     what: Script | str
-    key: str
+    key: str | bytes
     args: Sequence[Any] = ()
 
 
@@ -48,7 +47,7 @@ def run(name: str, key: str, *args: Any) -> Call:
     return Call(script(name), key, args)
 
 
-def command(name: str, key: str, *args: Any) -> Call:
+def command(name: str, key: str | bytes, *args: Any) -> Call:
     return Call(name, key, args)
 
 
@@ -60,11 +59,19 @@ class Engine:
     """`async with` connects, and refuses an engine that cannot be relied on. `patience` is for how many seconds it may
     be away. Raises `EngineUnavailable`, `SessionLost` and `UsageError`."""
 
-    def __init__(self, url: str, *, patience: float, allow_unprotected: bool, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience: float,
+        allow_unprotected: bool,
+        sleep: Callable[[float], Awaitable[None]],
+        rng: Random,
+    ) -> None:
         self._url = url
         self._patience = patience
         self._allow_unprotected = allow_unprotected
-        self._clock = clock
+        self._sleep = sleep
         self._rng = rng
         self._client: Any = None
         self._is_cluster = "+cluster" in urlsplit(url).scheme
@@ -78,6 +85,11 @@ class Engine:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     async def __aenter__(self) -> Engine:
+        if not (self._allow_unprotected or has_password(self._url) or is_loopback(self._url)):
+            raise UsageError(
+                f"{self.name} asks for no password, and is on another machine: whoever reaches it can read and change "
+                "the crawl. Give it one (in frontier.url), or set frontier.allow_unprotected = true"
+            )
         self._connect()
         try:
             await self.look()
@@ -120,23 +132,23 @@ class Engine:
     async def look(self) -> None:
         """From here on it is this engine, and no other."""
         self._ids = {}
-        nodes = await self._patiently(self._infos)
+        nodes = await self._patiently(lambda: self._infos("everything"))
         for node, info in nodes.items():
             self._check(node, info)
         self._ids = {node: str(info.get("run_id")) for node, info in nodes.items()}
 
-    async def _infos(self) -> dict[str, dict[str, Any]]:
+    async def _infos(self, section: str) -> dict[str, dict[str, Any]]:
         """INFO of each primary."""
         if not self._is_cluster:
-            return {self.name: await self._client.info("everything")}
+            return {self.name: await self._client.info(section)}
         await self._client.initialize()
         primaries = self._client.get_primaries()
-        infos = await asyncio.gather(*(self._info_of(node) for node in primaries))
+        infos = await asyncio.gather(*(self._info_of(node, section) for node in primaries))
         return {node.name: info for node, info in zip(primaries, infos, strict=True)}
 
-    async def _info_of(self, node: Any) -> dict[str, Any]:
-        found = await self._client.execute_command("INFO", "everything", target_nodes=node)
-        return found if "run_id" in found else next(iter(found.values()))
+    async def _info_of(self, node: Any, section: str) -> dict[str, Any]:
+        found = await self._client.execute_command("INFO", section, target_nodes=node)
+        return found if not isinstance(next(iter(found.values())), dict) else next(iter(found.values()))
 
     def _check(self, node: str, info: dict[str, Any]) -> None:
         version = str(info.get("valkey_version") or info.get("redis_version"))
@@ -145,20 +157,51 @@ class Engine:
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy != "noeviction":
             raise UsageError(
-                f"{node} would throw away what waits when its memory is full: set maxmemory-policy to noeviction (it is "
-                f"{policy})"
+                f"{node} would throw away what waits when its memory is full: set its maxmemory-policy to noeviction "
+                f"(it is {policy})"
             )
-        if not info.get("aof_enabled") and not info.get("rdb_last_save_time"):
-            logger.warning("%s keeps nothing on disk", node)
+
+    async def warn_of_loss(self) -> None:
+        """Where nothing is kept on disk. Not every engine says so: some are looked after by somebody else."""
+        from redis.exceptions import RedisError
+
+        try:
+            found = await self._client.config_get("save", "appendonly")
+        except RedisError:
+            return
+        kept = {_text(name): _text(value) for name, value in found.items()}
+        if kept.get("appendonly") == "no" and not kept.get("save"):
+            logger.warning(
+                "%s keeps nothing on disk: when it ends, the crawl is lost (set appendonly to yes)", self.name
+            )
 
     async def check_same(self) -> None:
         """Raises `SessionLost` where it is not the engine that was looked at, and may know less."""
         await self._patiently(self._same)
 
     async def _same(self) -> None:
-        nodes = await self._infos()
+        nodes = await self._infos("server")
         if {node: str(info.get("run_id")) for node, info in nodes.items()} != self._ids:
             raise SessionLost(f"{self.name} was started anew, or another took its place: what it knew last may be lost")
+
+    async def memory(self) -> int:
+        """Bytes that all primaries use, for this crawl and whatever else they keep."""
+        nodes = await self._patiently(lambda: self._infos("memory"))
+        return sum(int(info.get("used_memory", 0)) for info in nodes.values())
+
+    async def now(self) -> float:
+        seconds, microseconds = await self._patiently(self._client.time)
+        return float(seconds) + float(microseconds) / 1e6
+
+    async def keys(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """Names of keys, some at a time. What is removed meanwhile may be missing, or not."""
+        names: list[bytes] = []
+        async for name in self._client.scan_iter(match=pattern, count=_KEYS_AT_ONCE):
+            names.append(name)
+            if len(names) >= _KEYS_AT_ONCE:
+                yield names
+                names = []
+        yield names
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -169,7 +212,8 @@ class Engine:
         """The answers, in order. On one server they go out together; in a Cluster side by side."""
         if not calls:
             return []
-        return await self._patiently(lambda: self._send(calls))
+        answers: list[Any] = await self._patiently(lambda: self._send(calls))
+        return answers
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         from redis.exceptions import NoScriptError
@@ -229,7 +273,7 @@ class Engine:
 
         try:
             async for trial in AsyncRetrying(
-                sleep=self._clock.sleep,
+                sleep=self._sleep,
                 stop=stop_after_delay(self._patience),
                 wait=wait,
                 retry=retry_if_exception_type(_Passing),
@@ -251,6 +295,15 @@ def _words(call: Call, *, whole: bool) -> list[Any]:
 
 def _without_secrets(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def has_password(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.password) or "password=" in parts.query or "ssl_certfile=" in parts.query
 
 
 def is_loopback(url: str) -> bool:

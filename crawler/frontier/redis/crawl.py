@@ -10,7 +10,6 @@ from crawler.frontier.redis.connection import Call, run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from crawler.contracts import Clock
     from crawler.frontier.redis.connection import Engine
     from crawler.frontier.redis.keys import Config, Keys
 
@@ -41,15 +40,21 @@ def worker_of(session: str) -> str:
 
 
 class Crawl:
-    """`now` is the time where the caller owns it (tests, simulations); else it is the engine's."""
+    """`now` is the time where the caller owns it (tests, simulations); else the engine's counts, and `own_now` carries
+    it on between two of its answers."""
 
     def __init__(
-        self, engine: Engine, keys: Keys, config: Config, clock: Clock, now: Callable[[], float] | None = None
+        self,
+        engine: Engine,
+        keys: Keys,
+        config: Config,
+        own_now: Callable[[], float],
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.engine = engine
         self.keys = keys
         self.config = config
-        self._clock = clock
+        self._own_now = own_now
         self._now = now
         self._ahead = 0.0
         """What the engine's clock is ahead of ours, in seconds."""
@@ -57,12 +62,12 @@ class Crawl:
     def hear(self, milliseconds: int) -> float:
         """A time that the engine said is its time now; in seconds."""
         seconds = milliseconds / 1000
-        self._ahead = seconds - self._clock.now()
+        self._ahead = seconds - self._own_now()
         return seconds
 
     def now(self) -> float:
         """The engine's time, as far as it is known here."""
-        return self._clock.now() + self._ahead if self._now is None else self._now()
+        return self._own_now() + self._ahead if self._now is None else self._now()
 
     def given_now(self) -> str:
         """For a script: empty where it is to look at the engine's clock."""

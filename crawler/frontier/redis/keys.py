@@ -1,4 +1,4 @@
-"""Where things are: the crawl's slots, a host's shard, a fingerprint's set, and which shards a worker looks at first."""
+"""Where things are: a crawl's slots, a host's shard, a fingerprint's set, and which shards a worker looks at first."""
 
 from __future__ import annotations
 
@@ -100,6 +100,12 @@ class Keys:
             )
         self.crawl = crawl
         self.control = self._prefix("ctl")
+
+    @property
+    def everything(self) -> str:
+        """A pattern that all keys of the crawl match, and no others."""
+        name = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in self.crawl)
+        return f"{{crawler:{name}:*"
 
     def _prefix(self, slot: str) -> str:
         return f"{{crawler:{self.crawl}:{slot}}}:"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crawler.errors import SessionLost
 from crawler.frontier.broker import Given, HostLoan, Task
 from crawler.frontier.redis.connection import command
 from crawler.frontier.redis.crawl import milliseconds
@@ -16,7 +17,7 @@ from crawler.frontier.redis.keys import preferred
 from crawler.frontier.redis.payload import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from random import Random
 
     from crawler.frontier.broker import Ask, Claim, HostReturn
@@ -29,7 +30,7 @@ _AT_ONCE = 16
 """Tasks asked of one shard, if there are more shards to ask: a call costs the engine as much as four of them."""
 _MOST_ROUNDS = 4
 _STRAYS = 16
-"""Shards of others that are looked at when the own ones have nothing; else one is, so that none is forgotten."""
+"""Shards of others that are looked at when the own ones have too little; else one is, so that none is forgotten."""
 
 
 class _Due(NamedTuple):
@@ -74,25 +75,28 @@ class Lender:
     async def ask(self, ask: Ask, *, is_running: bool) -> Given:
         """All of what comes back is given back, or the call raises; what is lent comes with this answer or a later
         one."""
+        self._check_time()
         done = {loan[0].decode() for loan in self._loans}
         done.update(key for _, keys in self._unanswered.values() for key in keys)
         if self._unanswered:
-            await self._answers([(shard, call, keys) for shard, (call, keys) in self._unanswered.items()])
+            await self._answers([(shard, self._again(call), keys) for shard, (call, keys) in self._unanswered.items()])
         want = ask.tasks if is_running else 0
         returns = [host for host in ask.returns if host.key not in done]
         claims = [claim for claim in ask.claims if is_running]
         dues = await self._first_round(want, returns, claims)
-        for _ in range(_MOST_ROUNDS):
-            rest = want - self._tasks
-            now = self._crawl.now() * 1000
-            due = sorted((each for each in dues.values() if each.at <= now), key=lambda each: each.at)
-            if rest <= 0 or not due:
-                break
-            dues.update(await self._round(rest, due))
+        await self._rounds(want, dues)
+        if want > self._tasks and (strays := self._others(_STRAYS, dues)):
+            dues.update(await self._look(strays))
+            await self._rounds(want, dues)
         next_due = min((each.at for each in dues.values()), default=float("inf")) / 1000
         now = self._crawl.now()
         loans = await self._handed_on()
         return Given(now, loans, None if next_due == float("inf") else max(next_due, now))
+
+    def _check_time(self) -> None:
+        """The engine says so, too, where it is asked; it need not be."""
+        if self._crawl.now() * 1000 > self.valid_until:
+            raise SessionLost(f"session {self._session.id} was not heard of for too long: what it had goes to others")
 
     @property
     def _tasks(self) -> int:
@@ -106,7 +110,7 @@ class Lender:
             of_shard.setdefault(shard_of(host.key), ([], []))[0].append(host)
         for claim in claims:
             of_shard.setdefault(shard_of(claim.key), ([], []))[1].append(claim)
-        calls = []
+        calls: list[tuple[int, Call, list[str]]] = []
         rest = max(0, want - self._tasks)
         for n, (shard, (back, claimed)) in enumerate(of_shard.items()):
             share = rest // (len(of_shard) - n)
@@ -115,19 +119,24 @@ class Lender:
         dues = await self._answers(calls)
         if want > self._tasks:
             own = [shard for shard in self._preferred if shard not in dues]
-            dues.update(await self._look([*own, *self._others(1)]))
-            now = self._crawl.now() * 1000
-            if all(each.at > now for each in dues.values()) and not self._loans:
-                dues.update(await self._look([shard for shard in self._others(_STRAYS) if shard not in dues]))
+            dues.update(await self._look([*own, *self._others(1, dues)]))
         return dues
 
-    def _others(self, most: int) -> list[int]:
-        others = self._crawl.config.shards - len(self._preferred)
-        if not others:
+    async def _rounds(self, want: int, dues: dict[int, _Due]) -> None:
+        for _ in range(_MOST_ROUNDS):
+            now = self._crawl.now() * 1000
+            due = sorted((each for each in dues.values() if each.at <= now), key=lambda each: each.at)
+            if want <= self._tasks or not due:
+                return
+            dues.update(await self._round(want - self._tasks, due))
+
+    def _others(self, most: int, dues: Container[int]) -> list[int]:
+        """Shards that are none of this worker's, and were not looked at."""
+        if len(self._preferred) == self._crawl.config.shards:
             return []
         own = set(self._preferred)
-        strangers = [shard for shard in self._crawl.shards if shard not in own]
-        return self._rng.sample(strangers, min(most, others))
+        others = [shard for shard in self._crawl.shards if shard not in own and shard not in dues]
+        return self._rng.sample(others, min(most, len(others)))
 
     async def _look(self, shards: Sequence[int]) -> dict[int, _Due]:
         prefixes = [self._crawl.keys.shard(shard) for shard in shards]
@@ -144,7 +153,7 @@ class Lender:
     async def _round(self, want: int, due: list[_Due]) -> dict[int, _Due]:
         """Ask those that have waited longest; few, with as much as each may have."""
         count = max(1, min(len(due), -(-want // _AT_ONCE)))
-        calls = []
+        calls: list[tuple[int, Call, list[str]]] = []
         for n, each in enumerate(due[:count]):
             share = want // (count - n)
             want -= share
@@ -161,6 +170,11 @@ class Lender:
             args += [host.key, milliseconds(host.wait), host.quota, host.shared_places, host.state, len(ids), *ids]
         args += [len(claims), *(claim.key for claim in claims)]
         return self._crawl.on_shard("ask", shard, self._session.id, *args)
+
+    def _again(self, call: Call) -> Call:
+        """What was said before, at this time."""
+        _, session, order, _, *args = call.args
+        return call._replace(args=(self._crawl.given_now(), session, order, self.valid_until, *args))
 
     async def _answers(self, calls: Sequence[tuple[int, Call, list[str]]]) -> dict[int, _Due]:
         self._unanswered.update({shard: (call, keys) for shard, call, keys in calls})
@@ -209,13 +223,14 @@ class Lender:
             name,
             places,
             state,
-            [_task(name, shard, *task) for task in tasks],
+            [_task(name, shard, task) for task in tasks],
             values,
             sorted(host.decode() for host in named),
         )
 
 
-def _task(key: str, shard: int, id: int, priority: bytes, lapses: int, payload: bytes) -> Task:
+def _task(key: str, shard: int, row: list[Any]) -> Task:
+    id, priority, lapses, payload = row
     found = unpack(key, payload)
     return Task(
         f"{shard}.{id}.{found.fingerprint:x}",

@@ -42,4 +42,4 @@ async def take_apart(crawl: Crawl, session: Session, *, delay: float, has_left: 
         await crawl.engine.one(crawl.on_control("applied", session.id, number, *redo.control))
         await crawl.engine.one(command("DEL", f"{crawl.keys.worker(session.worker)}rec:{session.generation}"))
     await crawl.engine.one(crawl.on_control("forget", session.id))
-    return sum(returned)
+    return int(sum(returned))

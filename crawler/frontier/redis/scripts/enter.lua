@@ -4,6 +4,7 @@
 local ends, about, limit = number(), arg(), number()
 call('ZADD', P .. 'sessions', ends, session)
 call('HSET', P .. 'about', session, about)
+call('SADD', P .. 'workers', string.match(session, '^(.*)@'))
 local before = tonumber(call('GET', P .. 'limit') or 0)
 if limit ~= before then
   call('SET', P .. 'limit', limit)
