@@ -263,13 +263,22 @@ class Engine:
         def wait(state: RetryCallState) -> float:
             return self._rng.uniform(0, min(_SLOWEST_RETRY_SECONDS, 0.02 * 2 ** min(state.attempt_number, 10)))
 
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
+
         async def once(again: bool) -> Any:
             try:
                 if again and self._ids:
                     await self._same()
                 return await attempt()
             except (RedisError, OSError) as error:
-                self._raise(error)
+                if task.cancelling() <= cancelled:
+                    self._raise(error)
+            finally:
+                # The client may have an answer for whoever is cancelled, or an error: nobody would cancel again.
+                if task.cancelling() > cancelled:
+                    raise asyncio.CancelledError
 
         try:
             async for trial in AsyncRetrying(
