@@ -2,7 +2,7 @@
 
     python benchmarks/simulate.py [--check] [--workers 1000] [--hosts 1000000] [--seconds 40]
 
-Each worker is the real `SharedFrontier` over the real `RedisBroker`; the time is an argument of every script, so nothing
+Each worker is the real `SharedFrontier` over the real `RedisBroker`; the time is an argument of every script, so nobody
 sleeps: a heap of events says what happens next. What is not there is HTTP: a request is a latency, log-normal with a
 median of 0.5 s and never above 30 s. Hosts have 1 page and more, by a Pareto distribution of 1.05 with a cap; the first
 page of a host links to all others of it, each page to two that are known already. In the middle of it one worker in
@@ -42,8 +42,7 @@ from machine import describe, versions  # noqa: E402
 from crawler.contracts import Entry, Lease, Outcome, Verdict  # noqa: E402
 from crawler.frontier import shared  # noqa: E402
 from crawler.frontier.loans import quota  # noqa: E402
-from crawler.frontier.redis import RedisBroker  # noqa: E402
-from crawler.frontier.redis import operate  # noqa: E402
+from crawler.frontier.redis import RedisBroker, operate  # noqa: E402
 from crawler.politeness import Answer, HostRule  # noqa: E402
 from crawler.settings import FrontierSettings  # noqa: E402
 
@@ -450,7 +449,7 @@ def main() -> int:
 def table(load: Load, seen: Seen) -> str:
     rows = {
         "workers, hosts": f"{load.workers}, {load.hosts}; {load.concurrency} requests at a time each",
-        "virtual time": f"{seen.seconds:.0f} s, in {seen.wall_seconds:.0f} s of wall clock (load {os.getloadavg()[0]:.1f})",
+        "virtual time": f"{seen.seconds:.0f} s, in {seen.wall_seconds:.0f} s (load {os.getloadavg()[0]:.1f})",
         "pages fetched": f"{seen.fetched}; {seen.left} left",
         "violations": f"{len(seen.violations)}",
         "efficiency against the politeness bound": f"{seen.efficiency:.3f}",

@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
-FLEET = Path(__file__).resolve().parent.parent / "benchmarks" / "fleet"
 HOST = "127.1.0.1"
 LEASE = 2.0
-
-
-@pytest.fixture
-def fleet(monkeypatch):
-    """Imports a module of `benchmarks/fleet`, which are scripts and no package."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FLEET))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FLEET):
-            del sys.modules[name]
 
 
 @pytest.fixture
@@ -37,7 +21,9 @@ def judged(fleet):
         good = {each.url for each in hits if each.is_good and each.path != journal.ROBOTS}
         rules = history.Rules(lambda host: delay, places, LEASE, are_exact=not deaths)
         found = [history.Death(*death) for death in deaths]
-        return history.judge(hits, good if items is None else items, good if expected is None else expected, rules, found)
+        return history.judge(
+            hits, good if items is None else items, good if expected is None else expected, rules, found
+        )
 
     judge.hit = hit
     return judge

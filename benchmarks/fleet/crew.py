@@ -214,9 +214,8 @@ class Crew:
     def drain(self, place: int) -> None:
         self.crew[place].send(signal.SIGTERM)
 
-    def engine_died(self) -> None:
-        """Whoever had something of it may have lost that."""
-        at = time.monotonic()
+    def engine_died(self, at: float) -> None:
+        """Whoever had something of it then may have lost that."""
         self.deaths += [Death(process.address, at) for process in self.crew] + [Death("", at)]
 
 
@@ -241,4 +240,3 @@ def committed(own: Mapping[str, bytes], folder: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{kept.path} has {len(data)} bytes, {size} are committed: they do not end a line")
         items += [(row["host"], row["path"]) for row in map(json.loads, data[:size].splitlines())]
     return items
-

@@ -30,7 +30,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,13 +38,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from crew import Crew, Farmhouse, committed  # noqa: E402
 from engines import Cluster, Engine, missing  # noqa: E402
 from farm import Plan  # noqa: E402
-from history import History, Rules, judge  # noqa: E402
+from fleet_report import page, table  # noqa: E402
+from history import TOLERANCE, History, Rules, judge  # noqa: E402
 from journal import read  # noqa: E402
 from machine import describe, versions  # noqa: E402
-from fleet_report import page, table  # noqa: E402
+
+from crawler.frontier.redis import operate  # noqa: E402
+from crawler.settings import FrontierSettings  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from random import Random
 
 __all__ = ["Scenario", "run"]
 
@@ -139,11 +142,12 @@ async def engine(bench: Bench, *, cut: int = 0, times: int = 4) -> int:
     for number in range(times):
         if bench.crew.is_finished:
             return number
+        at = time.monotonic()
         await bench.engine.kill()
         lost = bench.engine.cut(cut) if cut else 0
         await asyncio.sleep(AWAY_SECONDS)
         await bench.engine.start()
-        bench.crew.engine_died()
+        bench.crew.engine_died(at)
         bench.say(f"killed the engine{f', {lost} bytes of its file are lost' if cut else ''}")
         await asyncio.sleep(bench.lease + 4)
     return times
@@ -160,10 +164,11 @@ async def cluster(bench: Bench, *, times: int = 2) -> int:
         if bench.crew.is_finished:
             return number
         master = bench.rng.choice(bench.engine.masters)
+        at = time.monotonic()
         await master.kill()
         await asyncio.sleep(bench.lease / 2)
         await master.start()
-        bench.crew.engine_died()
+        bench.crew.engine_died(at)
         bench.say(f"killed master {bench.engine.masters.index(master)}")
         await asyncio.sleep(bench.lease + 4)
     return times
@@ -195,7 +200,14 @@ class Outcome(NamedTuple):
 
 
 async def run(
-    scenario: Scenario, plan: Plan, folder: Path, *, workers: int, lease: float, say: Callable[[str], None] = print
+    scenario: Scenario,
+    plan: Plan,
+    folder: Path,
+    *,
+    workers: int,
+    lease: float,
+    tolerance: float = TOLERANCE,
+    say: Callable[[str], None] = print,
 ) -> Outcome:
     engine = Cluster(folder / "engine") if scenario.is_cluster else Engine(folder / "engine")
     settings = {"politeness.concurrency_per_host": PLACES, "frontier.expected_urls": 100_000}
@@ -207,24 +219,12 @@ async def run(
             faults, _ = await asyncio.gather(scenario.faults(bench), crew.finish())
         seconds = time.monotonic() - began
         await farm.close()
-        items = [item for own in await _own_values(engine, crew.names) for item in committed(own, crew.folder)]
+        parts = await operate.parts(FrontierSettings(url=engine.url), crawl="fleet")
+        items = [item for own in parts.values() for item in committed(own, crew.folder)]
         spent = engine.cpu_seconds
-    rules = Rules(plan.delay_of, PLACES, lease, are_exact=scenario.is_exact)
+    rules = Rules(plan.delay_of, PLACES, lease, are_exact=scenario.is_exact, tolerance=tolerance)
     found = judge(read(farm.journal), items, plan.urls(), rules, crew.deaths)
     return Outcome(found, faults, len(crew.ends), seconds, spent, crew.ends)
-
-
-async def _own_values(engine: Engine | Cluster, names: set[str]) -> list[dict[str, bytes]]:
-    """What each worker committed for whoever continues it."""
-    from redis.asyncio import Redis, RedisCluster
-
-    from crawler.frontier.redis.keys import Keys
-
-    kind = RedisCluster if isinstance(engine, Cluster) else Redis
-    async with kind.from_url(engine.url.replace("+cluster", "")) as client:
-        keys = Keys("fleet")
-        found = [await client.hgetall(f"{keys.worker(name)}own") for name in sorted(names)]
-    return [{key.decode(): value for key, value in own.items()} for own in found]
 
 
 def main() -> int:

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 __all__ = ["page", "table"]
 
 _WORDS_SHOWN = 12
+_ABOUT = (
+    "`make fleet`; what happens in each scenario is told at the top of `benchmarks/fleet/fleet.py`, what counts in "
+    "`benchmarks/fleet/history.py`. Violations are everything that must not be, lost and double items included; gaps "
+    "count from 5 ms below the delay on."
+)
 _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "faults": lambda row: f"{row['faults']}",
     "pages": lambda row: f"{row['pages']}",
@@ -47,9 +52,7 @@ def page(results: dict[str, Any]) -> str:
     parts = [
         "# Many workers, while everything dies",
         f"{found['cpu']}, {found['cores']} cores, {found['kernel']}; {found['python']} on {found['loop']}; {listed}.",
-        "`make fleet`; what happens in each scenario is told at the top of `benchmarks/fleet/fleet.py`, what is counted "
-        "in `benchmarks/fleet/history.py`. Violations are everything that must not be, lost and double items included; "
-        "gaps count from 5 ms below the delay on.",
+        _ABOUT,
         table(results["scenarios"]),
         "## Beside that",
         "\n".join(_beside(name, row) for name, row in results["scenarios"].items()),
@@ -60,9 +63,9 @@ def page(results: dict[str, Any]) -> str:
 def _beside(name: str, row: dict[str, Any]) -> str:
     return (
         f"- {name}: {row['date']}, seed {row['seed']}, load {row['load']:.1f} before it; {row['workers']} workers, "
-        f"{row['hosts']} hosts, delay {row['delay']:g} s, lease {row['lease']:g} s; {row['restarts']} processes started "
-        f"again. Of {row['gaps']} gaps {row['slightly']} were short by less than 5 ms, {row['stalled']} looked short "
-        f"while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} requests came "
-        f"too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} of them late after "
+        f"{row['hosts']} hosts, delay {row['delay']:g} s, lease {row['lease']:g} s; {row['restarts']} processes "
+        f"started again. Of {row['gaps']} gaps {row['slightly']} were short by less than 5 ms, {row['stalled']} looked "
+        f"short while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} requests "
+        f"came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} of them late after "
         f"another death. robots.txt again: {row['robots_again']}."
     )

@@ -1,9 +1,9 @@
 """What happened, told from the hosts' journal and the workers' committed outputs alone: pure functions, nothing else.
 
 An arrival is later than the request's start by what the wire and both processes' loops take, so two arrivals may be
-closer than two starts by that noise; what is closer than the delay by more than `TOLERANCE` counts. Where the farm's own
-process did not get a CPU, requests wait in the system before they are written down: each also has the time after which
-it surely came, and a gap that may be long enough by that does not count.
+closer than two starts by that noise; what is closer than the delay by more than `TOLERANCE` counts. Where the farm did
+not get a CPU, requests wait in the system before they are written down: each also has the time after which it surely
+came, and a gap that may be long enough by that does not count.
 
 What a process had when it died comes again. Its *orphans* are the pages that it had asked for, and that another one
 asks for after its death. The first of them at a host may take what a session lives on, the time until somebody notices,
@@ -51,6 +51,7 @@ class Rules(NamedTuple):
     lease: float
     are_exact: bool = True
     """Whether nothing died, so nothing may be asked for twice."""
+    tolerance: float = TOLERANCE
 
 
 class Gaps(NamedTuple):
@@ -123,7 +124,7 @@ def judge(
         by_host[hit.host].append(hit)
     counted = Counter(items)
     wanted = set(expected)
-    again, refetched, robots = repeats(hits, rules)
+    again, refetched, robots = repeats(hits, deaths, rules)
     return History(
         pages=len({hit.url for hit in hits if hit.is_good and hit.path != ROBOTS}),
         requests=len(hits),
@@ -153,11 +154,11 @@ def gaps(by_host: dict[str, list[Hit]], rules: Rules) -> Gaps:
         for before, after in itertools.pairwise(hits):
             gap = after.started - before.started
             count += 1
-            if gap < delay - TOLERANCE <= after.started - before.after:
+            if gap < delay - rules.tolerance <= after.started - before.after:
                 stalled += 1
                 continue
             shortest = min(shortest, gap / delay if delay else 1.0)
-            if gap < delay - TOLERANCE:
+            if gap < delay - rules.tolerance:
                 words.append(f"{gap * 1000:.1f} ms instead of {delay * 1000:.0f}: {before}, then {after}")
             elif gap < delay:
                 slightly += 1
@@ -200,21 +201,26 @@ def pauses(by_host: dict[str, list[Hit]], deaths: Sequence[Death]) -> Pauses:
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
-def repeats(hits: Sequence[Hit], rules: Rules) -> tuple[list[str], int, int]:
+def repeats(hits: Sequence[Hit], deaths: Sequence[Death], rules: Rules) -> tuple[list[str], int, int]:
     """Again without need, refetched, robots.txt among these."""
-    answered: dict[Url, set[str]] = defaultdict(set)
-    """Who has or may have a good answer. One that was cut off may have been good."""
+    lost: dict[str, list[float]] = defaultdict(list)
+    for death in deaths:
+        lost[death.worker].append(death.at)
+    answered: dict[Url, dict[str, float]] = defaultdict(dict)
+    """Who has or may have a good answer, since when. One that was cut off may have been good."""
     again = []
     refetched = robots = 0
     for hit in hits:
         known = answered[hit.url]
-        if known and (rules.are_exact or hit.worker in known):
+        since = known.get(hit.worker)
+        has_it = since is not None and not any(since - ON_THE_WIRE <= at < hit.started for at in lost[hit.worker])
+        if known and (rules.are_exact or has_it):
             again.append(f"again although it was answered: {hit}")
         elif known:
             refetched += 1
             robots += hit.path == ROBOTS
         if hit.is_good or (not hit.status and not rules.are_exact):
-            known.add(hit.worker)
+            known[hit.worker] = hit.started
     return again, refetched, robots
 
 
