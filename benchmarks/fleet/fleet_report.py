@@ -65,7 +65,7 @@ def _beside(name: str, row: dict[str, Any]) -> str:
         f"- {name}: {row['date']}, seed {row['seed']}, load {row['load']:.1f} before it; {row['workers']} workers, "
         f"{row['hosts']} hosts, delay {row['delay']:g} s, lease {row['lease']:g} s; {row['restarts']} processes "
         f"started again. Of {row['gaps']} gaps {row['slightly']} were short by less than 5 ms, {row['stalled']} looked "
-        f"short while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} requests "
-        f"came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} of them late after "
+        f"short while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} "
+        f"requests came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} of them late after "
         f"another death. robots.txt again: {row['robots_again']}."
     )
