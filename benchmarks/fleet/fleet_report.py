@@ -66,6 +66,6 @@ def _beside(name: str, row: dict[str, Any]) -> str:
         f"{row['hosts']} hosts, delay {row['delay']:g} s, lease {row['lease']:g} s; {row['restarts']} processes "
         f"started again. Of {row['gaps']} gaps {row['slightly']} were short by less than 5 ms, {row['stalled']} looked "
         f"short while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} "
-        f"requests came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} of them late after "
-        f"another death. robots.txt again: {row['robots_again']}."
+        f"requests came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} late "
+        f"after another death. robots.txt again: {row['robots_again']}."
     )
