@@ -259,7 +259,7 @@ def main() -> int:
         rows[name] = _row(done, plan, options, load)
         print(table({name: rows[name]}))
         if not options.quick:
-            _save(rows)
+            _save({name: rows[name]})
     return 1 if any(row["violations"] for row in rows.values()) else 0
 
 
