@@ -25,7 +25,7 @@ LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-com
   --generate-hashes --only-binary :all: --python-version 3.13 --python-platform x86_64-manylinux_2_28
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis flood processes soak durable hostile \
+.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis fleet simulate flood processes soak durable hostile \
   guards secrets clean
 
 help: ## list these targets
@@ -102,6 +102,14 @@ processes: $(VENV)/installed ## what a page costs in one process and in several,
 redis: $(VENV)/installed-dev ## what the shared frontier costs its engine, in memory and CPU (ARGS=--quick: does it work?)
 	@tests/install-debian-packages
 	$(BIN)/python benchmarks/redis_frontier.py $(ARGS)
+
+fleet: $(VENV)/installed-dev ## many workers, while workers and engine die: what the hosts saw of it (ARGS="--only kill", --quick)
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/fleet/fleet.py $(ARGS)
+
+simulate: $(VENV)/installed-dev ## a thousand workers over the real scripts, in a time of their own (ARGS=--check is quick)
+	@tests/install-debian-packages
+	$(BIN)/python benchmarks/simulate.py $(ARGS)
 
 flood: $(VENV)/installed ## what a page costs that gives a million items or requests
 	$(BIN)/python benchmarks/flood.py $(ARGS)

@@ -160,6 +160,7 @@ class Exchange:
         judge: Callable[[str, int], str | None],
         fetch: Fetch,
     ) -> Response:
+        self._recall_crawl_delay(request.url)
         while True:
             response = await self._exchange(request, fetch)
             hop = next_request(request, response, self._max_redirects)
@@ -181,6 +182,15 @@ class Exchange:
                 return response
             self.admit(hop)
             request = hop
+
+    def _recall_crawl_delay(self, url: str) -> None:
+        """Whoever fetched this robots.txt may have died with what it knew of the host; the file itself was kept."""
+        rules = self._robots.rules(url)
+        if rules is None or not rules.crawl_delay:
+            return
+        host = urls.host_key(url)
+        if self._rule(host).obey_robots and not self._frontier.controller(host).crawl_delay:
+            self._frontier.host(host, crawl_delay=rules.crawl_delay)
 
     def _wrapped(self, middleware: Middleware, inner: Fetch) -> Fetch:
         async def fetch(request: Request) -> Response:

@@ -140,8 +140,9 @@ class RedisBroker:
     async def renew(self) -> News:
         crawl, session = self._crawl, self._session
         await self._engine.check_same()
+        committed = self._commit  # another commit may end meanwhile
         now, ends, number = await self._engine.one(crawl.on_worker("renew", session, milliseconds(self._lease_seconds)))
-        if number < self._commit:
+        if number < committed:
             raise SessionLost(f"{self._engine.name} has lost what worker {self._worker} committed last")
         seconds = crawl.hear(now)
         (control, reason), self._version, changed, sessions, is_old, counts = await self._engine.one(

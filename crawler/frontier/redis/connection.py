@@ -273,13 +273,22 @@ class Engine:
                 error = _without_secrets(f"{state.outcome.exception()}")
                 logger.warning("%s cannot be reached (%s); trying for %g s", self.name, error, patience)
 
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
+
         async def once(again: bool) -> Any:
             try:
                 if again and self._ids:
                     await self._same()
                 return await attempt()
             except (RedisError, OSError) as error:
-                self._raise(error)
+                if task.cancelling() <= cancelled:
+                    self._raise(error)
+            finally:
+                # The client may have an answer for whoever is cancelled, or an error: nobody would cancel again.
+                if task.cancelling() > cancelled:
+                    raise asyncio.CancelledError
 
         try:
             async for trial in AsyncRetrying(
