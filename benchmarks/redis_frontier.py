@@ -1,6 +1,6 @@
 """What the shared frontier costs its engine: memory and CPU of a redis-server of its own.
 
-    python benchmarks/redis_frontier.py [--urls 1e6] [--hosts 50000] [--shards 16] [--pages 200000] [--quick]
+    python benchmarks/redis_frontier.py [--urls 1e6] [--hosts 50000] [--shards 4] [--pages 200000] [--quick]
 
 URLs of 88 characters on average are spread over the hosts by Zipf's law (exponent 1) and shuffled, which is the worst
 case: real links are mostly to the same host, so that fewer hosts share a commit. A worker adds them in commits of 500,
@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--urls", type=lambda text: int(float(text)), default=1_000_000)
     parser.add_argument("--hosts", type=int, default=50_000)
-    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--pages", type=int, default=200_000)
     parser.add_argument("--quick", action="store_true", help="a hundredth of everything: does it work?")
     options = parser.parse_args()

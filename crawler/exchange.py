@@ -58,7 +58,7 @@ class Exchange:
         fetch: Fetch | None = None,
     ) -> None:
         self.on_pause: Callable[[], None] = lambda: None
-        """A host asked for a pause: killed before that is on disk, the crawl would come back too early."""
+        """A host asked for a pause, or a delay: killed before that is on disk, the crawl would come back too early."""
         self._frontier = context.frontier
         self._clock = context.clock
         self._stats = context.stats
@@ -116,6 +116,8 @@ class Exchange:
         await self._robots.learn(request, fetch)
         if self._rule(host).obey_robots and (rules := self._robots.rules(request.url)) is not None:
             self._frontier.host(host, crawl_delay=rules.crawl_delay or 0.0)
+            if rules.crawl_delay:
+                self.on_pause()
 
     async def _fetch_in_turn(self, request: Request) -> Response:
         host = urls.host_key(request.url)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["REDIS", "is_shared", "redis_broker", "shared_frontier", "without_extra", "worker_folder", "worker_name"]
 
 REDIS = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://")
-_LAPSES = 4
-"""Workers that died with a request under way before it is suspected to be the cause: dozens are, each time."""
+_LAPSES = 10
+"""Workers that died with a request before it is suspected to be the cause: each has had hundreds, most not begun."""
 
 
 def is_shared(settings: FrontierSettings) -> bool:

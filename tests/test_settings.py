@@ -125,7 +125,7 @@ DEFAULTS: dict[str, object] = {
     "frontier.crawl": "",
     "frontier.worker": "",
     "frontier.lease_seconds": 60,
-    "frontier.shards": 16,
+    "frontier.shards": 4,
     "frontier.expected_urls": 1_000_000,
     "frontier.allow_unprotected": False,
     "output.item_ids": False,

@@ -161,7 +161,10 @@ class WorkerEpoch(msgspec.Struct, array_like=True, frozen=True):
     items: list[bytes] = []
     """For a broker that has the outputs."""
     pages: int = 0
-    """Of `Session.allowance`: how many were used."""
+    """Of what `take_allowance` gave: how many were used."""
+    slowed: list[HostReturn] = []
+    """Hosts on loan here that asked for more time than is usual, as they would go back now: what they said holds, even
+    if they come back by the death of this worker."""
 
 
 class Session(msgspec.Struct, array_like=True, frozen=True):

@@ -76,6 +76,8 @@ class Worker:
         """What that one was answered."""
         self.heard = 0
         """The version of the shared values that it knows."""
+        self.slowed: dict[str, HostReturn] = {}
+        """What hosts that it has on loan have said since, by their keys."""
         self.sent: set[str] = set()
         """Values of hosts that it was given; those that change come again."""
         self.has_start = False
@@ -208,11 +210,19 @@ class Lending:
         worker.leases.clear()
         self._frontier.complete(released, now)
         for key, loan in [*worker.loans.items(), *worker.reserved.items()]:
-            delay = loan.controller.delay
-            self._frontier.take_back(loan.controller, loan.places, None, now + delay, now)
+            self._frontier.take_back(loan.controller, loan.places, *self._last_word(worker, key, loan, now), now)
             self._give_to_whoever_waits(key, loan.controller, now)
         worker.loans.clear()
         worker.reserved.clear()
+
+    def _last_word(self, worker: Worker, key: str, loan: _Loan, now: float) -> tuple[HostState | None, float]:
+        """Of a host whose worker is lost: its state, as far as that is known, and its next turn."""
+        said = worker.slowed.get(key)
+        if said is None:
+            return None, now + loan.controller.delay
+        state = _STATE.decode(said.state)
+        delay = loan.controller.delay if state.delay is None else state.delay
+        return state, max(now + max(delay, state.usual), state.blocked_until)
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
@@ -320,6 +330,7 @@ class Lending:
     def _take_back(self, worker: Worker, returned: HostReturn, now: float) -> None:
         key = returned.key
         loan = worker.loans.pop(key, None)
+        worker.slowed.pop(key, None)
         if loan is None:
             return
         unused = [worker.leases.pop(task) for task in returned.unused if task in worker.leases]
@@ -362,6 +373,7 @@ class Lending:
         """What an epoch does to the frontier, into the open one: in one step, and durable with the next `commit`."""
         now = self._clock.now()
         self._counted += epoch.pages
+        worker.slowed.update((host.key, host) for host in epoch.slowed if host.key in worker.loans)
         worker.allowance -= epoch.pages
         entries, hidden = self._reaches.hide(epoch.entries)
         known = hidden + (len(entries) - self._frontier.add(entries, now) if entries else 0)

@@ -30,6 +30,8 @@ __all__ = ["Loan", "Loans", "quota"]
 _HOLD_SECONDS: Final = 5.0
 """How long a host is kept, about: what waits for it elsewhere comes after that, and who wants it waits as long."""
 _MOST_TASKS: Final = 50
+_SOON_SECONDS: Final = 0.05
+"""A host whose next turn is later need not go back at once: others that are ready by then go with it."""
 _LOOK_SECONDS: Final = 1.0
 """Between looks at all hosts: some are paused, or nobody came for them."""
 _GRACE_SECONDS: Final = 1.0
@@ -45,7 +47,7 @@ def quota(delay: float) -> int:
 class Loan:
     """One host, or group of hosts, that is here."""
 
-    __slots__ = ("controller", "has_more", "kept_until", "key", "members", "tasks")
+    __slots__ = ("controller", "has_more", "kept_until", "key", "members", "tasks", "told")
 
     def __init__(self, key: str, controller: Controller, kept_until: float) -> None:
         self.key = key
@@ -54,6 +56,8 @@ class Loan:
         """It stays that long, whether there is anything to do or not."""
         self.has_more = False
         """More of its requests are waiting elsewhere."""
+        self.told = (0.0, 0.0)
+        """Delay and pause that are known elsewhere."""
         self.members: set[str] = set()
         """Hosts of it that were met here."""
         self.tasks: dict[int, Task] = {}
@@ -65,6 +69,7 @@ class _States:
 
     def __init__(self) -> None:
         self.states: dict[str, HostState] = {}
+        self.changed: list[str] = []
 
     def host_id(self, name: str) -> int:
         return 0
@@ -73,7 +78,8 @@ class _States:
         return self.states.get(name)
 
     def save_host_state(self, name: str, state: HostState) -> None:
-        """It goes back with the host."""
+        """It goes back with the host; see `Loans.slowed`."""
+        self.changed.append(name)
 
 
 class Loans:
@@ -111,6 +117,11 @@ class Loans:
         return host if self._group is None else self._group(host)
 
     @property
+    def has_changed(self) -> bool:
+        """Some host may be ready to go back, or to get more."""
+        return bool(self._changed)
+
+    @property
     def begun(self) -> int:
         """Requests that are under way."""
         return len(self._begun)
@@ -136,6 +147,7 @@ class Loans:
             if lent.places:
                 controller.change(places=lent.places)
             loan = self._loans[lent.key] = Loan(lent.key, controller, now + _GRACE_SECONDS * (not lent.tasks))
+            loan.told = max(controller.delay, controller.rule.delay), controller.blocked_until
         loan.has_more = lent.more
         for task in lent.tasks:
             self._numbers += 1
@@ -215,6 +227,17 @@ class Loans:
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
+    def is_urgent(self, now: float) -> bool:
+        """Whether a host could be put to use at once, here or elsewhere, by asking now."""
+        for key in self._changed:
+            loan = self._loans.get(key)
+            if loan is None or loan.tasks:
+                continue
+            controller = loan.controller
+            if (loan.has_more and controller.taken < controller.places) or controller.turn <= now + _SOON_SECONDS:
+                return True
+        return False
+
     def leaving(self, now: float, *, are_unwanted: bool = False) -> Iterator[HostReturn]:
         """The hosts that are here for nothing, as they go back: with nothing to begin, or not for long; `are_unwanted`:
         all with nothing under way."""
@@ -234,18 +257,37 @@ class Loans:
                 yield self._close(loan, now)
         self._changed = set(self.starved())  # until they are asked for
 
+    def slowed(self, now: float) -> list[HostReturn]:
+        """Hosts that asked for more time than was known so far, as they would go back."""
+        self.turns.save()
+        changed, self._states.changed = self._states.changed, []
+        found = []
+        for key in changed:
+            loan = self._loans.get(key)
+            if loan is None:
+                continue
+            delay, pause = loan.controller.delay, loan.controller.blocked_until
+            if delay > loan.told[0] or pause > max(loan.told[1], now):
+                loan.told = delay, pause
+                found.append(self._returned(loan, now))
+        return found
+
     def _close(self, loan: Loan, now: float) -> HostReturn:
+        returned = self._returned(loan, now)
         del self._loans[loan.key]
         self._states.states.pop(loan.key, None)
+        for name in loan.members:
+            self.turns.forget(name)
+        self.turns.close(loan.key)
+        return returned
+
+    def _returned(self, loan: Loan, now: float) -> HostReturn:
         controller = loan.controller
         state = controller.state()
         state = state._replace(
             blocked_until=state.blocked_until and state.blocked_until + self.skew,
             next_start=state.next_start and state.next_start + self.skew,
         )
-        for name in loan.members:
-            self.turns.forget(name)
-        self.turns.close(loan.key)
         return HostReturn(
             loan.key,
             max(0.0, controller.turn - now),

@@ -41,6 +41,9 @@ __all__ = ["SharedFrontier"]
 
 _POLL_SECONDS: Final = 0.1
 """How long after nothing was there to look again, at most: this is what a free host may wait for a worker."""
+_ROUND_SECONDS: Final = 0.05
+"""Between two rounds of hosts that come and go, unless one is wanted at once: a word with the engine costs it as much
+as a dozen hosts in it."""
 _RENEW_SECONDS: Final = 1.0
 """So an operator is heard within a second, and a worker that died is noticed as soon as its time is over."""
 _COMMIT_SECONDS: Final = 0.02
@@ -107,7 +110,7 @@ class SharedFrontier:
         self._control = Control.RUNNING
         self._is_done = False
         self._hunger = 0
-        self._next_ask = self._next_renewal = 0.0
+        self._next_ask = self._next_renewal = self._next_round = 0.0
         self._idle_since: float | None = None
         self._wishes: dict[str, float] = {}
         self._stir = asyncio.Event()
@@ -190,7 +193,9 @@ class SharedFrontier:
     def _until_next(self, now: float) -> float:
         times = [self._next_renewal, now + _RENEW_SECONDS]
         if self._hunger or self._wishes:
-            times.append(self._next_ask)
+            times.append(max(self._next_ask, 0.0 if self._wishes else self._next_round))
+        if self._loans.has_changed:
+            times.append(self._next_round)
         return max(0.0, min(times) - now)
 
     async def _talk(self, now: float) -> None:
@@ -198,11 +203,14 @@ class SharedFrontier:
             await self._renew(now)
         if self._hunger and self._allowance.is_short:
             self._allowance.take_in(await self._broker.take_allowance(_UNITS))
+        if now < self._next_round and not (self._wishes or self._loans.is_urgent(now)):
+            return
         returns = list(self._loans.leaving(now, are_unwanted=self._control is not Control.RUNNING))
         claims = self._claims(now)
         may_ask = now >= self._next_ask and self._control is Control.RUNNING
         want = self._want() if may_ask else 0
         if returns or (may_ask and (want or claims)):
+            self._next_round = now + _ROUND_SECONDS
             given = await self._broker.ask(Ask(want, returns, claims if may_ask else []))
             self._take_in(given, want)
         if not (self._loans.begun or self._loans.waiting or self._entries or self._ends):
@@ -332,7 +340,7 @@ class SharedFrontier:
         self._hunger = want - len(leases)
         if self._hunger and self._entries and now - self._committed >= _COMMIT_SECONDS:
             self.on_need()
-        if self._hunger and now >= self._next_ask and not self._is_done:
+        if self._hunger and not self._is_done and now >= max(self._next_ask, self._next_round):
             self._stir.set()
         if self._is_done and not (self._loans.begun or self._loans.waiting):
             return Leased(leases, None)
@@ -346,7 +354,8 @@ class SharedFrontier:
 
     def leave(self, host: str, now: float, *, unused: bool = False) -> None:
         self._loans.leave(host, now, unused=unused)
-        self._stir.set()
+        if self._loans.is_urgent(now):
+            self._stir.set()
 
     def enter(self, host: str, now: float) -> float | None:
         if host in self._loans:
@@ -404,7 +413,6 @@ class SharedFrontier:
     async def commit(self, values: Mapping[str, bytes | None], now: float) -> int:
         entries, self._entries = self._entries, []
         ends, self._ends = self._ends, []
-        self._loans.turns.save()
         self._number += 1
         epoch = self._epoch(entries, ends, values)
         duplicates = await self._broker.commit(epoch)
@@ -421,7 +429,8 @@ class SharedFrontier:
         return duplicates
 
     def _epoch(self, entries: list[Entry], ends: list[End], values: Mapping[str, bytes | None]) -> WorkerEpoch:
-        epoch = WorkerEpoch(self._number, entries, ends, pages=self._allowance.settle())
+        slowed = [msgspec.structs.replace(host, unused=[]) for host in self._loans.slowed(self._clock.now())]
+        epoch = WorkerEpoch(self._number, entries, ends, pages=self._allowance.settle(), slowed=slowed)
         for key, value in values.items():
             if key == "named":
                 named = set(msgspec.json.decode(value or b"[]", type=list[str]))

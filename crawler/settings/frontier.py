@@ -56,7 +56,7 @@ class FrontierSettings(Masked, frozen=True, kw_only=True):
     ] = 60.0
     shards: Annotated[
         int, key("shared: in how many parts it is kept; fixed when the crawl is made", "parts", ge=1, le=4096)
-    ] = 16
+    ] = 4
     # Sets of 64 fingerprints take 10 bytes each; they may grow to 512 before that doubles.
     expected_urls: Annotated[
         int, key("shared: how many URLs it will know, about; fixed when the crawl is made", "URLs", ge=1000)

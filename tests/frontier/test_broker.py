@@ -561,7 +561,7 @@ async def test_a_request_that_is_lost_with_every_worker_is_given_up(crew):
         crew.clock.advance(2)
         await watch.renew()
         crew.clock.advance(1)
-    assert lapses == list(range(9))
+    assert lapses == list(range(31))
 
 
 async def test_the_wish_of_a_lost_worker_counts_for_nothing(crew):

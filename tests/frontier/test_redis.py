@@ -520,7 +520,7 @@ def test_a_waiting_request_comes_back_as_it_was(waiting, key):
 def test_an_ordinary_request_is_kept_in_its_record_and_some_bytes():
     record = b"\x93\x00\xd9\x58https://www.example.com/a/long/path/to/somewhere\xc0"
     kept = pack("www.example.com:443", Waiting(record, 2**63))
-    assert len(kept) == len(record) - len("www.example.com") + 11
+    assert len(kept) == len(record) - len("https://www.example.com") + 11
 
 
 async def test_a_host_that_is_done_leaves_nothing_behind_but_what_was_seen(crew, redis_server):

@@ -61,9 +61,15 @@ def additions(crawl: Crawl, session: Session, epoch: WorkerEpoch) -> Iterator[Ca
     """What can be there before the commit takes effect."""
     group = group_of(crawl.config.group_by)
     named: dict[int, list[Any]] = {}
-    for host in epoch.named:
-        key = group(host)
-        named.setdefault(crawl.config.shard_of(key), []).append((key, host))
+    for name in epoch.named:
+        key = group(name)
+        named.setdefault(crawl.config.shard_of(key), []).append((key, name))
+    slowed: dict[int, list[Any]] = {}
+    for host in epoch.slowed:
+        row = (host.key, host.quota, host.shared_places, host.state)
+        slowed.setdefault(crawl.config.shard_of(host.key), []).append(row)
+    for shard, rows in slowed.items():
+        yield crawl.on_shard("state", shard, session.id, *_counted(rows))
     of_hosts: dict[int, list[Any]] = {}
     for key, kept in epoch.of_hosts.items():
         rows = of_hosts.setdefault(crawl.config.shard_of(key), [])

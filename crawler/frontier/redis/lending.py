@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lender"]
 
-_AT_ONCE = 16
+_AT_ONCE = 64
 """Tasks asked of one shard, if there are more shards to ask: a call costs the engine as much as four of them."""
 _SENT_SECONDS = 600.0
 """For so long a worker has the values of a host that it was given, robots.txt."""

@@ -1,7 +1,7 @@
 """How a waiting request is written in the engine: each byte of it is there as often as there are URLs.
 
-flags        1: was queued unfiltered · 2: host follows · 4: the host's name is cut out of the record
-             · the upper four bits: depth, 15 where it follows
+flags        1: was queued unfiltered · 2: host follows · 4: the host's name is cut out of the record · 8: and the
+             usual scheme before it · the upper four bits: depth, 15 where it follows
 attempt      one byte, which the scripts count up
 fingerprint  8 bytes
 depth        2 bytes, if it is 15 or more
@@ -23,7 +23,7 @@ _DEPTH = struct.Struct(">H")
 _NUMBER = struct.Struct(">Q")
 _DEEP = 15
 _DEEPEST = 0xFFFF
-_UNFILTERED, _HOST, _CUT = 1, 2, 4
+_UNFILTERED, _HOST, _CUT, _SCHEME = 1, 2, 4, 8
 _SHORTEST = 4
 """A shorter name is not worth the byte that says where it was."""
 
@@ -48,16 +48,18 @@ def pack(key: str, waiting: Waiting) -> bytes:
         middle = _DEPTH.pack(depth)
     if not waiting.filtered:
         middle += _NUMBER.pack(waiting.number)
-    name = _name(key)
+    named = key
     if waiting.host and waiting.host != key:
         host = waiting.host.encode()
         flags |= _HOST
         middle += bytes([len(host)]) + host
-        name = _name(waiting.host)
+        named = waiting.host
     record = waiting.record
-    if len(name) >= _SHORTEST and 0 <= (cut := record.find(name, 0, 255 + len(name))) <= 255:
-        flags |= _CUT
-        record = bytes([cut]) + record[:cut] + record[cut + len(name) :]
+    for cuts, text in ((_CUT | _SCHEME, _scheme(named) + _name(named)), (_CUT, _name(named))):
+        if len(text) >= _SHORTEST and 0 <= (at := record.find(text, 0, 255 + len(text))) <= 255:
+            flags |= cuts
+            record = bytes([at]) + record[:at] + record[at + len(text) :]
+            break
     return _HEAD.pack(flags | min(depth, _DEEP) << 4, min(waiting.attempt, 255), waiting.fingerprint) + middle + record
 
 
@@ -80,8 +82,14 @@ def unpack(key: str, payload: bytes) -> Waiting:
     record = payload[at:]
     if flags & _CUT:
         cut = record[0] + 1
-        record = record[1:cut] + _name(host or key) + record[cut:]
+        named = host or key
+        text = (_scheme(named) if flags & _SCHEME else b"") + _name(named)
+        record = record[1:cut] + text + record[cut:]
     return Waiting(record, fingerprint, depth, attempt, not flags & _UNFILTERED, host, number)
+
+
+def _scheme(host: str) -> bytes:
+    return b"https://" if host.endswith(":443") else b"http://"
 
 
 def _name(host: str) -> bytes:

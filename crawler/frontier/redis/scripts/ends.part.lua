@@ -1,4 +1,4 @@
-local MOST_LAPSES = 8
+local MOST_LAPSES = 30
 local MOST_DEAD = 1000
 
 -- The request with one attempt more, and with another record if one is given: see payload.py.
@@ -11,6 +11,7 @@ local function tried(payload, fresh)
   if flags % 2 == 1 then size = size + 8 end
   if flags % 4 >= 2 then size = size + 1 + string.byte(payload, size + 1) end
   if flags % 8 >= 4 then flags = flags - 4 end
+  if flags % 16 >= 8 then flags = flags - 8 end
   return string.char(flags) .. attempt .. string.sub(payload, 3, size) .. fresh
 end
 

@@ -7,12 +7,12 @@ if commit > 0 then redo(commit) end
 call('ZADD', P .. 'fence', now, session)
 call('ZREMRANGEBYSCORE', P .. 'fence', '-inf', now - 86400000)
 
--- Delay (1) and end of the pause (3) of `HostState`.
+-- Delay (1; as usual: 15) and end of the pause (3) of `HostState`.
 local function wait_of(state)
   if state == '' then return default_wait end
   local good, found = pcall(cmsgpack.unpack, state)
   if not good or type(found) ~= 'table' then return default_wait end
-  local wait = (tonumber(found[1]) or default_wait / 1000) * 1000
+  local wait = (tonumber(found[1]) or tonumber(found[15]) or default_wait / 1000) * 1000
   return math.ceil(math.max(wait, (tonumber(found[3]) or 0) * 1000 - now))
 end
 
