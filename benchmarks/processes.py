@@ -1,11 +1,12 @@
 """What a page costs in one process and in several, and what of it the parent pays: that is what more cannot share.
 
-    python benchmarks/processes.py [--pages 4000] [--processes 2] [--rounds 3]
+    python benchmarks/processes.py [--pages 16000] [--processes 2] [--rounds 2]
 
 A site of several hosts on loopback, in a process of its own, has pages of some 16 KB with 60 links each; one item is
-taken of each. One process and several run in turns, and must bring home the same items. Processor time is that of all
+taken of each, by a callback that asks little of the page, and by one that asks much (its paragraphs, again and
+again). One process and several run in turns, and must bring home the same items. Processor time is that of all
 processes of a crawl, its start included; the parent's is what it has itself when it ends. The site needs a processor
-as well: where there are only two, they limit pages per second, and processor time is the figure to read. Writes
+as well, and what it took is told: where there are only two, all of them together limit pages per second. Writes
 `benchmarks/results/processes.md`.
 """
 
@@ -31,6 +32,7 @@ from aiohttp import web  # noqa: E402
 from machine import machine  # noqa: E402
 
 HOSTS = 4
+MUCH = 8
 TEXT = "<p>The quick brown fox jumps over the lazy dog, and does it again.</p>" * 180
 SPIDER = """
 from crawler import Spider
@@ -38,6 +40,7 @@ from crawler import Spider
 class Pages(Spider):
     name = "pages"
     sites: list[str] = []
+    much: int = 0
     settings = {"politeness": {"delay_seconds": 0, "concurrency_per_host": 16, "obey_robots": False}}
 
     async def start(self):
@@ -45,6 +48,8 @@ class Pages(Spider):
             yield self.request(site + "/0")
 
     def parse(self, response):
+        for _ in range(self.much):
+            assert len(response.css("p::text").getall()) == 180
         yield {"url": response.url, "title": response.css("h1::text").get(), "words": len(response.text.split())}
         yield response.follow_all("a")
 """
@@ -57,17 +62,24 @@ class Run(NamedTuple):
     """Of crawling, as the crawl itself says."""
     cpu: float
     parent_cpu: float
+    site_cpu: float
     items: frozenset[tuple[str, str]]
+
+    @property
+    def rate(self) -> float:
+        return self.pages / self.seconds
 
 
 async def serve(pages: int) -> None:
     each = pages // HOSTS
-
-    async def page(request: web.Request) -> web.Response:
-        number = int(request.path[1:])
+    bodies = []
+    for number in range(each):
         links = "".join(f'<a href="/{(number * 7 + step * 13 + 1) % each}">x</a>' for step in range(59))
         links += f'<a href="/{(number + 1) % each}">x</a>'
-        return web.Response(text=f"<h1>{number}</h1>{links}{TEXT}", content_type="text/html")
+        bodies.append(f"<h1>{number}</h1>{links}{TEXT}".encode())
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(body=bodies[int(request.path[1:])], content_type="text/html", charset="utf-8")
 
     app = web.Application()
     app.router.add_get("/{number:\\d+}", page)
@@ -79,13 +91,15 @@ async def serve(pages: int) -> None:
     await asyncio.Event().wait()
 
 
-def crawl(sites: str, processes: int) -> Run:
+def crawl(sites: str, processes: int, much: int, site: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         spider = Path(folder) / "spider_of_pages.py"
         spider.write_text(SPIDER)
+        site_before = _cpu(site)
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "crawler", "run", str(spider), "-a", f"sites={sites}", "--quiet"),
+                *("-a", f"much={much}"),
                 *("--job", f"{folder}/job", "-O", f"{folder}/items.jsonl", "--processes", str(processes)),
             ],
             cwd=folder,
@@ -101,24 +115,35 @@ def crawl(sites: str, processes: int) -> Run:
         found = frozenset((item["url"], item["title"]) for item in items)
         if len(found) != len(items):
             raise SystemExit(f"--processes {processes} wrote an item twice")
-        return Run(stats["pages"], stats["elapsed_seconds"], used.ru_utime + used.ru_stime, own[0], found)
+        return Run(
+            stats["pages"],
+            stats["elapsed_seconds"],
+            used.ru_utime + used.ru_stime,
+            own[0],
+            _cpu(site) - site_before,
+            found,
+        )
 
 
 def _watch(pid: int, own: list[float]) -> None:
     while True:
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            own[0] = max(own[0], _cpu(pid))
         except OSError:
             return
-        own[0] = max(own[0], (int(fields[11]) + int(fields[12])) / _TICK)
         time.sleep(0.02)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pages", type=int, default=4000)
+    parser.add_argument("--pages", type=int, default=16000)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -129,10 +154,11 @@ def main() -> None:
         try:
             assert server.stdout is not None
             sites = server.stdout.readline().strip()
-            runs: dict[int, list[Run]] = {1: [], options.processes: []}
+            kinds = [(much, processes) for much in (0, MUCH) for processes in (1, options.processes)]
+            runs: dict[tuple[int, int], list[Run]] = {kind: [] for kind in kinds}
             for _ in range(options.rounds):
-                for processes, each in runs.items():
-                    each.append(crawl(sites, processes))
+                for (much, processes), each in runs.items():
+                    each.append(crawl(sites, processes, much, server.pid))
         finally:
             server.terminate()
     if len({run.items for each in runs.values() for run in each}) != 1:
@@ -142,18 +168,28 @@ def main() -> None:
     print(report)
 
 
-def _report(runs: dict[int, list[Run]]) -> str:
+def _report(runs: dict[tuple[int, int], list[Run]]) -> str:
     rows = []
-    for processes, each in runs.items():
+    for (much, processes), each in runs.items():
         middle = [
             statistics.median(figures)
             for figures in (
                 [run.pages / run.seconds for run in each],
                 [1e6 * run.cpu / run.pages for run in each],
                 [1e6 * run.parent_cpu / run.pages for run in each],
+                [1e6 * run.site_cpu / run.pages for run in each],
+                [
+                    run.pages / run.seconds / (one.pages / one.seconds)
+                    for run, one in zip(each, runs[much, 1], strict=True)
+                ],
             )
         ]
-        rows.append(f"| {processes} | {middle[0]:.0f} | {middle[1]:.0f} | {middle[2]:.0f} |")
+        asks = "much" if much else "little"
+        rows.append(
+            f"| {asks} | {processes} | "
+            + " | ".join(f"{figure:.0f}" for figure in middle[:4])
+            + f" | {middle[4]:.2f} |"
+        )
     first = next(iter(runs.values()))
     return "\n".join(
         [
@@ -164,8 +200,11 @@ def _report(runs: dict[int, list[Run]]) -> str:
             f"{first[0].pages} pages of {HOSTS} hosts, medians of {len(first)} rounds in turns; each time the same",
             "items. The site, on the same machine, needs a processor too.",
             "",
-            "| processes | pages/s | processor µs a page, all processes | of these the parent's |",
-            "| ---: | ---: | ---: | ---: |",
+            (
+                "| the callback asks | processes | pages/s | CPU µs a page, all processes | of these the parent's "
+                "| the site's | pages/s beside one |"
+            ),
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",
         ]

@@ -166,8 +166,9 @@ class BlockedError(FetchError):
     """Refused before anything was sent.
 
     Reasons `robots`, `robots_unavailable` (its rules cannot be had), `blocked_address` (a private one),
-    `ambiguous_host` (libraries differ about which it is), `proxy_url` (it is none), `blocked` (anything else that
-    cannot be sent), and what keeps the crawl from a URL, in the words of `crawler.fate.REFUSALS`.
+    `ambiguous_host` (libraries differ about which it is), `proxy_url` (it is none), `session_lost` (its host may be
+    another worker's by now), `blocked` (anything else that cannot be sent), and what keeps the crawl from a URL, in the
+    words of `crawler.fate.REFUSALS`.
     """
 
     reason = "blocked"

@@ -94,7 +94,7 @@ async def test_places_at_a_host_without_delay_are_shared_and_never_exceeded():
         nonlocal here, most
         here += 1
         most = max(most, here)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         here -= 1
         return web.Response(text="<p>1</p>", content_type="text/html")
 

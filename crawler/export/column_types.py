@@ -48,7 +48,7 @@ NUMBER: Final = 2
 """Code of an `Ext` that holds the digits of an integer beyond 64 bits."""
 
 _EXACT_IN_A_DOUBLE = 2**53
-_ESCAPED_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_ESCAPE: Final = re.compile(r"\\(?:u0000|.)")
 
 
 class ColumnType(enum.StrEnum):
@@ -134,7 +134,9 @@ def as_json(value: Any) -> str:
 
 def without_nul(json: str) -> str:
     """JSON with U+FFFD in place of each NUL in its strings."""
-    return _ESCAPED_NUL.sub(r"\1\\ufffd", json) if "\\u0000" in json else json
+    if "\\u0000" not in json:
+        return json
+    return _ESCAPE.sub(lambda escape: "\\ufffd" if escape[0] == "\\u0000" else escape[0], json)
 
 
 _CONVERSIONS: Final[dict[ColumnType, Callable[[Any], Any]]] = {
