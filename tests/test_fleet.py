@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(
 LEASE = 2.0
 
 
+@pytest.mark.hostile("R-10")
 async def test_workers_and_engine_die_and_every_promise_is_kept(fleet, tmp_path):
     """By what the hosts saw. Arrivals may be as much closer than starts as a busy machine makes them."""
     runs, farms = fleet("fleet"), fleet("farm")

@@ -96,6 +96,7 @@ def crew(monkeypatch):
     return run
 
 
+@pytest.mark.hostile("R-13")
 async def test_workers_share_a_crawl_and_each_page_is_fetched_once(crew):
     async with contextlib.AsyncExitStack() as stack:
         sites = [await stack.enter_async_context(LocalSite(f"127.0.0.{number}")) for number in range(1, 7)]
@@ -154,6 +155,7 @@ class Inline(Spider):
         yield {"answer": answer.text}
 
 
+@pytest.mark.hostile("R-12")
 async def test_inline_fetches_of_several_workers_to_one_host_keep_its_delay(crew):
     async with contextlib.AsyncExitStack() as stack:
         sites = [await stack.enter_async_context(LocalSite(f"127.0.0.{number}")) for number in range(1, 5)]
@@ -237,6 +239,7 @@ async def test_a_paused_crawl_waits_and_a_drained_one_goes_on_another_time(crew)
     assert len(met) == pages
 
 
+@pytest.mark.hostile("R-11")
 async def test_what_one_worker_has_lost_the_others_do_and_nothing_of_it_counts(crew):
     """Its session lapses in the middle: its pages come again elsewhere, and its commits are refused."""
     gate = asyncio.Event()

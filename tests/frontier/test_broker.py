@@ -68,6 +68,7 @@ async def test_a_worker_that_means_another_crawl_is_told_what_differs(crew, opti
 # -- known once ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-13")
 async def test_an_entry_is_queued_once_whoever_adds_it(crew):
     one, two = await crew.worker("w1"), await crew.worker("w2")
     assert await one.add(entry(1), entry(2), entry(1)) == 1

@@ -55,6 +55,7 @@ def ends(verdict, tasks):
 # -- the engine ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("R-08")
 async def test_an_engine_that_was_killed_comes_back_with_everything_that_was_committed(own_server):
     server = own_server(appendonly="yes")
     async with Crew(server.url) as crew:
@@ -94,6 +95,7 @@ async def test_a_worker_hears_of_a_restart_at_its_next_word_whichever_that_is(ow
                 await verb(workers[name])
 
 
+@pytest.mark.hostile("R-08")
 async def test_an_engine_that_lost_its_last_words_is_noticed_by_what_it_knows_of_the_session(crew, redis_server):
     worker = await crew.worker("w1")
     await worker.commit(own={"x": b"1"})
@@ -114,6 +116,7 @@ async def test_connections_that_break_are_made_anew(crew, redis_server):
     assert len(await worker.tasks()) == 2
 
 
+@pytest.mark.hostile("R-09")
 async def test_an_engine_that_has_forgotten_the_scripts_is_told_them_again(crew, redis_server):
     worker = await crew.worker("w1")
     await worker.add(entry(1))
@@ -122,6 +125,7 @@ async def test_an_engine_that_has_forgotten_the_scripts_is_told_them_again(crew,
     await worker.renew()
 
 
+@pytest.mark.hostile("R-08")
 async def test_an_engine_that_stays_away_is_waited_for_and_given_up(own_server):
     server = own_server()
     async with Crew(server.url, lease_seconds=2.0) as crew:
@@ -135,6 +139,7 @@ async def test_an_engine_that_stays_away_is_waited_for_and_given_up(own_server):
             await crew.worker("w1")
 
 
+@pytest.mark.hostile("R-09")
 async def test_a_full_engine_stops_what_adds_and_lets_go_on_what_ends(own_server):
     server = own_server(maxmemory="8mb")
     async with Crew(server.url) as crew:
@@ -155,6 +160,7 @@ async def test_a_full_engine_stops_what_adds_and_lets_go_on_what_ends(own_server
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+@pytest.mark.hostile("R-09")
 async def test_an_engine_that_throws_keys_away_is_refused(own_server, policy):
     server = own_server(maxmemory_policy=policy)
     async with Crew(server.url) as crew:
@@ -162,6 +168,7 @@ async def test_an_engine_that_throws_keys_away_is_refused(own_server, policy):
             await crew.worker()
 
 
+@pytest.mark.hostile("R-08")
 async def test_an_engine_that_keeps_nothing_on_disk_is_told_of(crew, caplog, own_server):
     with caplog.at_level(logging.WARNING):
         await crew.worker("w1")
@@ -172,6 +179,7 @@ async def test_an_engine_that_keeps_nothing_on_disk_is_told_of(crew, caplog, own
     assert caplog.text == ""
 
 
+@pytest.mark.hostile("S51")
 async def test_an_engine_without_a_password_on_another_machine_is_refused(crew):
     crew.url = "redis://engine.example:6379/0"
     with pytest.raises(UsageError, match=r"asks for no password.*frontier\.allow_unprotected"):
@@ -179,6 +187,7 @@ async def test_an_engine_without_a_password_on_another_machine_is_refused(crew):
 
 
 @pytest.mark.parametrize("password", ["wrong-secret", "right-secret"])
+@pytest.mark.hostile("S51")
 async def test_a_password_is_in_no_message(own_server, password):
     server = own_server(requirepass="right-secret")
     async with Crew(server.url.replace("//", f"//:{password}@"), lease_seconds=2.0) as crew:
@@ -312,6 +321,7 @@ async def test_a_session_whose_time_is_not_over_is_left_alone(crew):
     await one.end(Verdict.DONE, *loan.tasks)
 
 
+@pytest.mark.hostile("R-11")
 async def test_a_call_that_was_under_way_when_its_session_was_taken_apart_lends_nothing(crew):
     lost, other = await crew.worker("w1"), await crew.worker("w2")
     await lost.add(entry(1), entry(2, "b.test:80"))
