@@ -42,6 +42,7 @@ class ModelCrawl:
         self.used = self.lent_pages = 0
         self.added = self.duplicates = self.completed = 0
         self.calls = []
+        self.epochs = []
 
     def worker(self, name="w1"):
         return ModelBroker(self, name)
@@ -181,6 +182,7 @@ class ModelBroker:
     async def commit(self, epoch):
         crawl, now = self.crawl, self.crawl.clock.now()
         self._alive()
+        crawl.epochs.append(epoch)
         known = 0
         for name in epoch.named:
             crawl.host(name).named.add(name)
