@@ -45,6 +45,8 @@ class Fleet(Spider):
         yield response.follow_all()
 """
 _MOST_STARTS = 200
+NOTICE_SECONDS = 3.0
+"""After the engine is back, a worker hears at its next word, a second later or so, that it was away."""
 _TAIL_SECONDS = 0.02
 
 
@@ -216,7 +218,8 @@ class Crew:
 
     def engine_died(self, at: float) -> None:
         """Whoever had something of it then may have lost that."""
-        self.deaths += [Death(process.address, at) for process in self.crew] + [Death("", at)]
+        noticed = time.monotonic() + NOTICE_SECONDS
+        self.deaths += [Death(process.address, at, noticed) for process in self.crew] + [Death("", at)]
 
 
 # -- what is committed ------------------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ class Death(NamedTuple):
     worker: str
     """The address it asked from; empty: the engine's, so everybody's."""
     at: float
+    noticed: float = 0.0
+    """Until then a process may go on, and have answers of which nothing will be known; 0: it cannot."""
 
 
 class Rules(NamedTuple):
@@ -203,9 +205,9 @@ def pauses(by_host: dict[str, list[Hit]], deaths: Sequence[Death]) -> Pauses:
 
 def repeats(hits: Sequence[Hit], deaths: Sequence[Death], rules: Rules) -> tuple[list[str], int, int]:
     """Again without need, refetched, robots.txt among these."""
-    lost: dict[str, list[float]] = defaultdict(list)
+    lost: dict[str, list[Death]] = defaultdict(list)
     for death in deaths:
-        lost[death.worker].append(death.at)
+        lost[death.worker].append(death)
     answered: dict[Url, dict[str, float]] = defaultdict(dict)
     """Who has or may have a good answer, since when. One that was cut off may have been good."""
     again = []
@@ -213,7 +215,9 @@ def repeats(hits: Sequence[Hit], deaths: Sequence[Death], rules: Rules) -> tuple
     for hit in hits:
         known = answered[hit.url]
         since = known.get(hit.worker)
-        has_it = since is not None and not any(since - ON_THE_WIRE <= at < hit.started for at in lost[hit.worker])
+        has_it = since is not None and not any(
+            since - ON_THE_WIRE <= max(death.at, death.noticed) and death.at < hit.started for death in lost[hit.worker]
+        )
         if known and (rules.are_exact or has_it):
             again.append(f"again although it was answered: {hit}")
         elif known:
