@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_verbs(parser: Any, verb: Callable[[str], Any], add_settings: Callable[[A
     )
     create.add_argument("spider", metavar="SPIDER", help="as for crawler run")
     create.add_argument(
-        "--spiders", default="spiders", metavar="DIR", help="where names are looked up (default: spiders)"
+        "--spiders", type=Path, default="spiders", metavar="DIR", help="where names are looked up (default: spiders)"
     )
     create.set_defaults(verb=verb("create"))
     status = verbs.add_parser("status", help="how a crawl stands, and who works at it")
