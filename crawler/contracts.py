@@ -192,10 +192,6 @@ class Frontier(Protocol):
         ends; until then its process's death counts for this lease as well."""
         ...
 
-    async def reap(self, now: float, limit: int) -> int:
-        """Give back leases that lapsed (engines with several workers); how many."""
-        ...
-
     def counts(self) -> Counts: ...
 
     def waits(self, now: float) -> Waits:

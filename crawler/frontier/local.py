@@ -395,9 +395,6 @@ class LocalFrontier:
     def at_work(self, lease: Lease | None) -> None:
         self._note(0 if lease is None else lease.fingerprint)
 
-    async def reap(self, now: float, limit: int) -> int:
-        return 0  # a lease of this process lapses with the process, and opening the store gives it back
-
     # -- the epoch ---------------------------------------------------------------------------------------------------
 
     def counts(self) -> Counts:

@@ -384,9 +384,6 @@ class SharedFrontier:
     def stays_at_work(self) -> Callable[[], None]:
         return lambda: None
 
-    async def reap(self, now: float, limit: int) -> int:
-        return 0  # `Broker.renew` sees to it
-
     # -- the epoch ---------------------------------------------------------------------------------------------------
 
     def waits(self, now: float) -> Waits:

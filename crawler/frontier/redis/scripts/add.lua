@@ -1,5 +1,5 @@
 #!lua
--- needs: shard entries
+-- needs: arguments shard entries
 -- Queue entries that were not seen before, note hosts that `start()` named, and values of hosts. Returns how many were
 -- known. Safe to repeat: what is there is known.
 for _ = 1, number() do -- key of the loan, "name:port"

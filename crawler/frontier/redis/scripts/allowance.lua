@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: control
+-- needs: arguments control
 -- So many pages more, at most what is left; said again with the same sequence, what was given then.
 local sequence, pages = arg(), number()
 if not is_known() then return redis.error_reply('LOST') end

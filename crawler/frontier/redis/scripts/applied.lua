@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: control
+-- needs: arguments control
 -- What a commit changes for all workers, once: pages used of the allowance, shared values.
 local commit, pages = number(), number()
 if not is_known() or tonumber(call('HGET', P .. 'applied', session) or 0) >= commit then return 0 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: shard
+-- needs: arguments shard
 -- Take hosts back, and lend others with their next requests. Said again with the same sequence, it changes nothing, and
 -- gives what it gave then.
 local until_, sequence, want, quota, workers = number(), arg(), number(), number(), number()

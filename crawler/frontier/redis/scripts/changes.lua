@@ -1,4 +1,4 @@
 #!lua flags=no-writes
--- needs: control changes
+-- needs: arguments control changes
 local changed, version = changes(arg())
 return {changed, version}

@@ -5,20 +5,6 @@
 --   workers    set of all names that there ever were
 --   shared     hash of values for all workers; by: who said each; versions: zset of when it changed last
 --   allowance  pages that may still be begun; taken: hash of what each session has of them
-local P = KEYS[1]
-local call = redis.call
-local at = 0
-
-local function arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local function number()
-  at = at + 1
-  return tonumber(ARGV[at])
-end
-
 local session = arg()
 
 local function is_known()

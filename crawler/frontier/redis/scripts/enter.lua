@@ -1,5 +1,5 @@
 #!lua
--- needs: control
+-- needs: arguments control
 -- A session is among those that the crawl knows. Another limit than before changes what may still be begun.
 local ends, about, limit = number(), arg(), number()
 call('ZADD', P .. 'sessions', ends, session)

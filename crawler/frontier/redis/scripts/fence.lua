@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: session
+-- needs: arguments session
 -- No commit of this session is taken from now on, if its time is over or it says so itself. Returns when it ends if it
 -- is not over, and what it committed last.
 local forced = arg() == '1'

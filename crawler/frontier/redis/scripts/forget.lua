@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: control
+-- needs: arguments control
 -- A session has been taken apart. What it had of the allowance, and did not use, is there for others.
 if call('ZREM', P .. 'sessions', session) == 0 then return 0 end
 call('INCRBY', P .. 'allowance', math.max(tonumber(call('HGET', P .. 'taken', session) or 0), 0))

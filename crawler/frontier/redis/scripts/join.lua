@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: session
+-- needs: arguments session
 -- A new session of this worker; an earlier one is over at this moment, as far as commits go.
 local lease = number()
 generation = math.max(now, tonumber(call('HGET', S, 'generation') or 0) + 1)

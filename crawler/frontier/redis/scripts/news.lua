@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: control changes
+-- needs: arguments control changes
 -- The session goes on until `ends`. Returns what changed since `version`, all sessions, and whether the counts are so
 -- old that this worker is to count anew.
 local ends, seen, now, fresh = number(), arg(), number(), number()

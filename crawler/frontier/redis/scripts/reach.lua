@@ -1,5 +1,5 @@
 #!lua
--- needs: shard
+-- needs: arguments shard
 -- A page that was reached by a redirect is known from now on. Whether this task was the first to come, now or before.
 local bucket, fingerprint, owner = arg(), arg(), arg()
 if call('SADD', P .. 's:' .. bucket, fingerprint) == 1 then

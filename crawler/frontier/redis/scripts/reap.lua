@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: shard entries ends
+-- needs: arguments shard entries ends
 -- A session is over: what it committed is applied, what it had goes back, and nothing more is taken from it here.
 local commit, left, default_wait = number(), arg() == '1', number()
 if fenced() then return 0 end

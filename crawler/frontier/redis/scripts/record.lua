@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: session
+-- needs: arguments session
 -- A commit takes effect: from here on it will be applied to all shards, by whomever. Returns whether it was new.
 local commit, list = number(), arg()
 if not is_alive() then return redis.error_reply('LOST') end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: session
+-- needs: arguments session
 -- The session goes on. Returns also the number of its last commit.
 local lease = number()
 if not is_alive() then return redis.error_reply('LOST') end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: control
+-- needs: arguments control
 -- What the crawl as a whole is to do. `session` is empty: an operator says it. A worker that finishes does not take back
 -- what an operator ended.
 local control, reason = arg(), arg()

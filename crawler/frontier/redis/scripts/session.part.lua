@@ -3,27 +3,7 @@
 --   s      hash: generation (of the session), until (when it lapses), number (of the last commit), fenced
 --   own    hash: values for whoever continues this worker
 --   rec:N  what generation N committed last, until it has been applied everywhere
-local P = KEYS[1]
 local S = P .. 's'
-local call = redis.call
-local at = 0
-
-local function arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local function number()
-  at = at + 1
-  return tonumber(ARGV[at])
-end
-
-local function clock(given)
-  if given ~= '' then return math.floor(tonumber(given)) end
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 local now = clock(arg())
 local generation = number()
 

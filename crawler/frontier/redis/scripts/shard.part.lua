@@ -1,5 +1,5 @@
 -- What the scripts of a shard have in common. KEYS[1] is the shard's prefix; every other key begins with it, so all
--- are in one slot. Times are milliseconds. ARGV is read in order, from the front.
+-- are in one slot. Times are milliseconds.
 --
 --   ready      zset: host -> when its next turn is. A host whose queue is empty stays until that time, so that its
 --              delay is not forgotten
@@ -11,26 +11,6 @@
 --   h:SESSION  hash: host -> "SEQUENCE PLACES" of a loan; "#": the sequence of the last ask, "!": of the last commit
 --   i:SESSION  hash: task -> "SEQUENCE PRIORITY HOST\n" and the request
 --   c          hash: counters, and the levels `queued` and `inflight`
-local P = KEYS[1]
-local call = redis.call
-local at = 0
-
-local function arg()
-  at = at + 1
-  return ARGV[at]
-end
-
-local function number()
-  at = at + 1
-  return tonumber(ARGV[at])
-end
-
-local function clock(given)
-  if given ~= '' then return math.floor(tonumber(given)) end
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 local now = clock(arg())
 local session = arg()
 local depth_first = arg() == 'depth'

@@ -1,5 +1,5 @@
 #!lua
--- needs: control
+-- needs: arguments control
 -- Whether this session is to run `start()`: nobody else is at it, and nobody has ended it.
 if not is_known() then return redis.error_reply('LOST') end
 if call('HEXISTS', P .. 'shared', 'started') == 1 then return 0 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: shard
+-- needs: arguments shard
 -- What hosts that this session has on loan have said: it holds, whatever becomes of their worker.
 if fenced() then return 0 end
 for _ = 1, number() do
