@@ -79,6 +79,26 @@ async def test_an_engine_that_was_killed_comes_back_with_everything_that_was_com
         assert len(await again.tasks()) == 4
 
 
+@pytest.mark.hostile("R-12")
+async def test_after_a_restart_every_host_counts_as_just_asked(own_server):
+    server = own_server(appendonly="yes")
+    async with Crew(server.url) as crew:
+        worker = await crew.worker("w1")
+        await worker.add(*(entry(n, f"h{n}.test:80") for n in range(6)))
+        server.kill()
+        server.start()
+        for name in ("w1", "w2"):
+            again = await crew.worker(name)
+            assert (await again.tasks(6)) == []
+        crew.clock.advance(2.9)
+        assert (await again.tasks(6)) == []
+        crew.clock.advance(0.2)
+        assert len(await again.tasks(6)) == 6
+        later = await crew.worker("w3")
+        await later.add(entry(9, "h9.test:80"))
+        assert len(await later.tasks(6)) == 1
+
+
 async def test_a_worker_hears_of_a_restart_at_its_next_word_whichever_that_is(own_server):
     server = own_server(appendonly="yes")
     async with Crew(server.url) as crew:

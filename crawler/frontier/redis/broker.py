@@ -31,6 +31,8 @@ __all__ = ["RedisBroker"]
 _COUNT_SECONDS = 2.0
 """How old the counts may be that a renewal brings: counting looks at every shard."""
 _COUNTED = msgspec.msgpack.Decoder(tuple[Counts, int])
+_UNAWARE_SECONDS = 2.0
+"""After its restart until every worker has had a word with the engine: they do each second."""
 _REAPING_MS = 1000
 """For so long the others leave a lapsed session to whoever began with it."""
 
@@ -95,6 +97,7 @@ class RedisBroker:
         self._commit = 0
         """Number of the last that is on record."""
         self._takes = 0
+        self._lends_from = 0.0
         self._untold: tuple[int, int] | None = None
         """Sequence and pages of a word about the allowance whose answer was lost."""
 
@@ -127,6 +130,7 @@ class RedisBroker:
         self._control = Control(control.decode())
         self._commit = 0
         self._untold = None
+        self._lends_from = await self._look_for_a_restart(crawl.hear(now))
         return Joined(
             session.id,
             crawl.hear(now),
@@ -136,6 +140,16 @@ class RedisBroker:
             {name.decode(): value for name, value in pairs(shared).items()},
             self._control,
         )
+
+    async def _look_for_a_restart(self, now: float) -> float:
+        """When hosts may be lent again. An engine that was started again may have forgotten who was asked last, so
+        every host counts as asked then; and a worker goes on for a moment before it hears of it."""
+        key = f"{self._keys.control}run"
+        known, since = await self._engine.one(command("HMGET", key, "id", "since"))
+        if known is None or known.decode() != self._engine.run:
+            since = b"0" if known is None else b"%.3f" % now
+            await self._engine.one(command("HSET", key, "id", self._engine.run, "since", since))
+        return float(since) + self._delay + _UNAWARE_SECONDS if float(since) else 0.0
 
     async def renew(self) -> News:
         crawl, session = self._crawl, self._session
@@ -196,7 +210,8 @@ class RedisBroker:
     # -- hosts and what they have waiting ----------------------------------------------------------------------------
 
     async def ask(self, ask: Ask) -> Given:
-        given = await self._lender.ask(ask, is_running=self._control is Control.RUNNING)
+        may_lend = self._control is Control.RUNNING and self._crawl.now() >= self._lends_from
+        given = await self._lender.ask(ask, is_running=may_lend)
         if not given.loans:
             return given
         return msgspec.structs.replace(given, shared=await self._changes())

@@ -88,6 +88,11 @@ class Engine:
         parts = urlsplit(self._url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
+    @property
+    def run(self) -> str:
+        """Another one whenever the engine, or a primary of a Cluster, was started again."""
+        return " ".join(sorted(self._ids.values()))
+
     async def __aenter__(self) -> Engine:
         if not (self._allow_unprotected or has_password(self._url) or is_loopback(self._url)):
             raise UsageError(
