@@ -28,6 +28,8 @@ __all__ = ["TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Rules"
 
 TOLERANCE = 0.005
 ON_THE_WIRE = 0.02
+RESTART_SECONDS = 2.0
+"""After its restart the engine lends nothing for a delay, which counts as the host's, and so long."""
 """A request that arrives so soon after an answer left before its sender had read that."""
 NOTICE_SECONDS = 1.0
 """Until a worker that lives looks for those that do not."""
@@ -250,7 +252,7 @@ def orphans(by_host: dict[str, list[Hit]], deaths: Sequence[Death], rules: Rules
                     continue
                 seen.add(hit.path)
                 count += 1
-                if waited <= rules.lease + NOTICE_SECONDS:
+                if waited <= rules.lease + NOTICE_SECONDS + (RESTART_SECONDS if death.noticed else 0.0):
                     longest = max(longest, waited)
                 elif any(death.at < other.at < hit.started for other in deaths):
                     held_up += 1
