@@ -28,8 +28,9 @@ __all__ = ["TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Rules"
 
 TOLERANCE = 0.005
 ON_THE_WIRE = 0.02
-RESTART_SECONDS = 2.0
-"""After its restart the engine lends nothing for a delay, which counts as the host's, and so long."""
+RESTART_SECONDS = 6.0
+"""After the engine's restart nothing is lent for a delay, which counts as the host's, and two seconds; and a worker
+that had joined a moment before ends, and has to be started again."""
 """A request that arrives so soon after an answer left before its sender had read that."""
 NOTICE_SECONDS = 1.0
 """Until a worker that lives looks for those that do not."""
