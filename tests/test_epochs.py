@@ -481,7 +481,7 @@ async def test_with_power_every_commit_is_synced_before_the_next_with_outputs_an
     run = await saved_crawl(tmp_path, "power")
     assert run.stats["pages"] == 8
     commits = [place for place, event in enumerate(told.events) if event == "commit"]
-    assert len(commits) >= 2 + 8 + 2
+    assert len(commits) >= 6, "of the opening, and of some epochs: a busy machine does several pages in one"
     for one, next_one in itertools.pairwise(commits[2:]):  # the first two are of the opening, and no epochs
         between = told.events[one + 1 : next_one]
         assert between.count("snapshots") == 1, "each is synced before the next"

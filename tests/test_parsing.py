@@ -82,7 +82,7 @@ async def test_a_bomb_is_given_up_or_parsed_and_the_loop_goes_on(bomb: str) -> N
         assert len(ordinary.css("p")) == 5000
     ended.set()
     await beating
-    assert set(outcomes) <= {"parsed", "html_too_complex"}
+    assert set(outcomes) <= {"parsed", "html_too_complex", "parse_timeout"}  # the last is for a busy machine
     assert max(gaps) < 0.4
 
 
