@@ -93,11 +93,14 @@ class Server:
 class Cluster:
     """Three primaries, that have a third of the slots each."""
 
-    def __init__(self, folder: Path):
-        self.servers = [
-            Server(folder / f"{n}", cluster_enabled="yes", cluster_config_file="nodes.conf", cluster_node_timeout=2000)
-            for n in range(3)
-        ]
+    def __init__(self, folder: Path, **options):
+        options = {
+            "cluster_enabled": "yes",
+            "cluster_config_file": "nodes.conf",
+            "cluster_node_timeout": 2000,
+            **options,
+        }
+        self.servers = [Server(folder / f"{n}", **options) for n in range(3)]
 
     @property
     def url(self):
@@ -116,12 +119,16 @@ class Cluster:
                 assert server.say("CLUSTER", "SET-CONFIG-EPOCH", n + 1).startswith(b"+OK")
             for server in self.servers[1:]:
                 assert server.say("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port).startswith(b"+OK")
-            ends = time.monotonic() + _START_SECONDS
-            while not all(b"cluster_state:ok" in server.say("CLUSTER", "INFO") for server in self.servers):
-                assert time.monotonic() < ends, "the cluster does not come up"
-                time.sleep(0.05)
+            self.settle()
             self._stack = stack.pop_all()
         return self
+
+    def settle(self):
+        """All of them are there, and know it."""
+        ends = time.monotonic() + _START_SECONDS
+        while not all(b"cluster_state:ok" in server.say("CLUSTER", "INFO") for server in self.servers):
+            assert time.monotonic() < ends, "the cluster does not come up"
+            time.sleep(0.05)
 
     def __exit__(self, *exc):
         self._stack.close()

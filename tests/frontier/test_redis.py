@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from crawler.contracts import Verdict
 from crawler.errors import EngineUnavailable, JobError, SessionLost, UsageError
-from crawler.frontier.broker import Ask, Control, End, HostReturn, WorkerEpoch
+from crawler.frontier.broker import Ask, Claim, Control, End, HostReturn, WorkerEpoch
 from crawler.frontier.redis import operate, reaping, transfer
 from crawler.frontier.redis.crawl import Session
 from crawler.frontier.redis.keys import preferred
 from crawler.frontier.redis.payload import Waiting, pack, unpack
 from crawler.settings.frontier import FrontierSettings
-from tests.engines import Server, needs_redis
+from tests.engines import Cluster, Server, needs_redis
 from tests.frontier.crews import LEASE, Crew, entry, numbers
 
 pytestmark = needs_redis
@@ -56,7 +56,7 @@ def ends(verdict, tasks):
 
 
 @pytest.mark.hostile("R-08")
-async def test_an_engine_that_was_killed_comes_back_with_everything_that_was_committed(own_server):
+async def test_a_session_survives_a_restart_that_lost_nothing_of_it(own_server):
     server = own_server(appendonly="yes")
     async with Crew(server.url) as crew:
         worker = await crew.worker("w1")
@@ -65,54 +65,104 @@ async def test_an_engine_that_was_killed_comes_back_with_everything_that_was_com
         await worker.end(Verdict.DONE, *tasks[:2])
         server.kill()
         server.start()
-        with pytest.raises(SessionLost, match="started anew"):
-            await worker.renew()
+        await worker.commit(ends=ends(Verdict.DONE, tasks[2:]), own={"x": b"2"})
+        counts = (await worker.renew()).counts
+        assert (counts.queued, counts.leased, counts.completed) == (2, 0, 4)
+        await worker.leave()
         again = await crew.worker("w1")
-        assert again.session.own == {"x": b"1"}
-        crew.clock.advance(LEASE - 1)
-        await again.renew()
-        crew.clock.advance(2)
-        await again.renew()
-        crew.clock.advance(1)
-        counts = (await again.renew()).counts
-        assert (counts.queued, counts.leased, counts.completed) == (4, 0, 2)
-        assert len(await again.tasks()) == 4
+        assert again.session.own == {"x": b"2"}
+        crew.clock.advance(3.1)
+        assert len(await again.tasks()) == 2
 
 
 @pytest.mark.hostile("R-12")
 async def test_after_a_restart_every_host_counts_as_just_asked(own_server):
     server = own_server(appendonly="yes")
     async with Crew(server.url) as crew:
-        worker = await crew.worker("w1")
-        await worker.add(*(entry(n, f"h{n}.test:80") for n in range(6)))
+        workers = [await crew.worker("w1"), await crew.worker("w2")]
+        await workers[0].add(*(entry(n, f"h{n}.test:80") for n in range(6)))
         server.kill()
         server.start()
-        for name in ("w1", "w2"):
-            again = await crew.worker(name)
-            assert (await again.tasks(6)) == []
+        workers += [await crew.worker("w3")]
+        for worker in workers:
+            given = await worker.ask(Ask(6, claims=[Claim("h1.test:80")]))
+            assert not given.loans
+            assert given.next_due == pytest.approx(crew.clock.now() + 3, abs=0.1)
         crew.clock.advance(2.9)
-        assert (await again.tasks(6)) == []
+        assert (await workers[1].tasks(6)) == []
         crew.clock.advance(0.2)
-        assert len(await again.tasks(6)) == 6
-        later = await crew.worker("w3")
+        assert len(await workers[1].tasks(6)) == 6
+        later = await crew.worker("w4")
         await later.add(entry(9, "h9.test:80"))
         assert len(await later.tasks(6)) == 1
 
 
-async def test_a_worker_hears_of_a_restart_at_its_next_word_whichever_that_is(own_server):
+async def test_what_was_said_as_the_engine_died_is_said_again(own_server):
     server = own_server(appendonly="yes")
     async with Crew(server.url) as crew:
-        verbs = {
-            "ask": lambda worker: worker.borrow(),
-            "commit": lambda worker: worker.commit(own={"x": b"1"}),
-            "done": lambda worker: worker.is_done(),
-        }
-        workers = {name: await crew.worker(name) for name in verbs}
+        worker = await crew.worker("w1")
+        await worker.add(*(entry(n, "a.test:80") for n in range(3)))
+        (loan,) = await worker.borrow()
+        server.kill()
+        asked = asyncio.ensure_future(worker.give_back(loan, unused=[task.id for task in loan.tasks]))
+        ended = asyncio.ensure_future(worker.is_done())
+        await asyncio.sleep(0)
+        server.start()
+        await asked
+        assert not await ended
+        counts = (await worker.renew()).counts
+        assert (counts.queued, counts.leased) == (3, 0)
+
+
+VERBS = {
+    "ask": lambda worker: worker.borrow(),
+    "commit": lambda worker: worker.commit(own={"x": b"2"}),
+    "done": lambda worker: worker.is_done(),
+    "renew": lambda worker: worker.renew(),
+}
+
+
+@pytest.mark.hostile("R-08")
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_worker_whose_last_words_are_lost_hears_of_it_at_its_next_one_whichever_that_is(own_server, verb):
+    server = own_server(appendonly="yes")
+    async with Crew(server.url) as crew:
+        worker = await crew.worker("w1")
+        await worker.add(entry(1))
+        slot = "{crawler:c:w:w1}:traces"
+        assert server.say("HINCRBY", slot, worker.session.id, -1).startswith(b":")  # as if the file had ended before
         server.kill()
         server.start()
-        for name, verb in verbs.items():
+        for _ in range(2):
             with pytest.raises(SessionLost, match="started anew"):
-                await verb(workers[name])
+                await VERBS[verb](worker)
+
+
+@pytest.mark.hostile("R-08")
+async def test_an_engine_that_kept_nothing_has_lost_every_session(own_server):
+    server = own_server()
+    async with Crew(server.url) as crew:
+        worker = await crew.worker("w1")
+        server.kill()
+        server.start()
+        with pytest.raises(SessionLost, match="started anew"):
+            await worker.borrow()
+
+
+async def test_a_session_in_a_cluster_survives_the_restart_of_one_master(tmp_path):
+    with Cluster(tmp_path, appendonly="yes") as cluster:
+        async with Crew(cluster.url) as crew:
+            worker, other = await crew.worker("w1"), await crew.worker("w2")
+            await worker.add(*(entry(n, f"h{n}.test:80") for n in range(12)))
+            tasks = await worker.tasks(6)
+            for server in cluster.servers:
+                server.kill()
+                server.start()
+                cluster.settle()
+                assert await other.tasks(12) == []
+                await worker.end(Verdict.DONE, tasks.pop())
+            counts = (await worker.renew()).counts
+            assert (counts.queued, counts.leased, counts.completed) == (6, 3, 3)
 
 
 @pytest.mark.hostile("R-08")

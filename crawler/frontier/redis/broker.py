@@ -19,11 +19,12 @@ from crawler.frontier.redis.lending import Lender
 from crawler.frontier.redis.levels import is_quiet, levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from random import Random
 
     from crawler.contracts import Clock
     from crawler.frontier.broker import Ask
+    from crawler.frontier.redis.connection import Call
     from crawler.settings.frontier import FrontierSettings
 
 __all__ = ["RedisBroker"]
@@ -88,6 +89,7 @@ class RedisBroker:
             sleep=clock.sleep,
             rng=rng,
         )
+        self._engine.on_restart = self._engine_restarted
         self._crawl: Crawl
         self._session: Session
         self._lender: Lender
@@ -97,7 +99,6 @@ class RedisBroker:
         self._commit = 0
         """Number of the last that is on record."""
         self._takes = 0
-        self._lends_from = 0.0
         self._untold: tuple[int, int] | None = None
         """Sequence and pages of a word about the allowance whose answer was lost."""
 
@@ -121,6 +122,7 @@ class RedisBroker:
             crawl.on_worker("join", Session(self._worker, 0), milliseconds(self._lease_seconds))
         )
         session = self._session = Session(self._worker, generation)
+        self._engine.follow(session.id)
         control, self._version, shared, sessions = await self._engine.one(
             crawl.on_control("enter", session.id, ends, self._about, self._page_limit)
         )
@@ -130,10 +132,11 @@ class RedisBroker:
         self._control = Control(control.decode())
         self._commit = 0
         self._untold = None
-        self._lends_from = await self._look_for_a_restart(crawl.hear(now))
+        seconds = crawl.hear(now)
+        await self._wait_after_a_restart(self._engine.run, self._engine.all)
         return Joined(
             session.id,
-            crawl.hear(now),
+            seconds,
             self._lease_seconds,
             config.key,
             {name.decode(): value for name, value in pairs(own).items()},
@@ -141,15 +144,21 @@ class RedisBroker:
             self._control,
         )
 
-    async def _look_for_a_restart(self, now: float) -> float:
-        """When hosts may be lent again. An engine that was started again may have forgotten who was asked last, so
-        every host counts as asked then; and a worker goes on for a moment before it hears of it."""
-        key = f"{self._keys.control}run"
-        known, since = await self._engine.one(command("HMGET", key, "id", "since"))
-        if known is None or known.decode() != self._engine.run:
+    async def _engine_restarted(self, run: str) -> None:
+        await self._wait_after_a_restart(run, self._engine.once)
+
+    async def _wait_after_a_restart(self, run: str, say: Callable[[list[Call]], Awaitable[list[Any]]]) -> None:
+        """Nothing is lent for a while. The engine may have forgotten who was asked last, so every host counts as asked
+        then; and a worker of whose words something was lost goes on for a moment before it hears of it."""
+        key, now = f"{self._keys.control}run", self._crawl.now()
+        ((known, since),) = await say([command("HMGET", key, "id", "since")])
+        if known is None or known.decode() != run:
             since = b"0" if known is None else b"%.3f" % now
-            await self._engine.one(command("HSET", key, "id", self._engine.run, "since", since))
-        return float(since) + self._delay + _UNAWARE_SECONDS if float(since) else 0.0
+            await say([command("HSET", key, "id", run, "since", since)])
+        until = float(since) + self._delay + _UNAWARE_SECONDS
+        if float(since) and now < until:
+            prefixes = map(self._keys.shard, self._crawl.shards)
+            await say([command("SET", f"{prefix}shut", milliseconds(until)) for prefix in prefixes])
 
     async def renew(self) -> News:
         crawl, session = self._crawl, self._session
@@ -203,6 +212,7 @@ class RedisBroker:
 
     async def leave(self) -> None:
         session = self._session
+        self._engine.follow("")
         # Whatever happens from here on, its time is over.
         await self._engine.one(run("although_full", f"{self._keys.control}sessions", "ZADD", "XX", 0, session.id))
         await reaping.take_apart(self._crawl, session, delay=self._delay, has_left=True)
@@ -210,8 +220,7 @@ class RedisBroker:
     # -- hosts and what they have waiting ----------------------------------------------------------------------------
 
     async def ask(self, ask: Ask) -> Given:
-        may_lend = self._control is Control.RUNNING and self._crawl.now() >= self._lends_from
-        given = await self._lender.ask(ask, is_running=may_lend)
+        given = await self._lender.ask(ask, is_running=self._control is Control.RUNNING)
         if not given.loans:
             return given
         return msgspec.structs.replace(given, shared=await self._changes())

@@ -1,14 +1,19 @@
 """The way to the engine: what it has to be, how long it is waited for, and what its errors mean here.
 
 Every call may be repeated, so a connection that breaks while a script runs is no question: it is made anew and the
-script is run again. But an engine that was started anew may have lost its last words, so it is asked first whether it
-is still the same one.
+script is run again. But an engine that was started anew may have lost its last words. So each connection is asked first
+whether there is still the same engine at its other end, and if not, nothing is said before it is known what it lost.
+
+That is told from *traces*: after its calls a session counts one up in the slot that they were about. What an engine
+keeps of its words, on disk or in a replica, is all up to some moment and nothing after it. So where the last count that
+was answered is there, everything that was answered before is there, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import ipaddress
 import logging
 import re
@@ -16,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from crawler.errors import EngineUnavailable, SessionLost, UsageError
+from crawler.frontier.redis.keys import slot_of
 from crawler.frontier.redis.scripts import Script, script
 
 if TYPE_CHECKING:
@@ -35,6 +41,9 @@ _TOLD_AT = 5
 _TIMEOUT_SECONDS = 10.0
 _CONNECTIONS = 8
 _KEYS_AT_ONCE = 1000
+_RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
+_IS_LOOKING = contextvars.ContextVar("is_looking", default=False)
+"""Whether what is said is to find out whether the engine is the same."""
 _PASSING = ("LOADING", "BUSY", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS")
 """How answers begin that another time may be better."""
 
@@ -79,8 +88,18 @@ class Engine:
         self._rng = rng
         self._client: Any = None
         self._is_cluster = "+cluster" in urlsplit(url).scheme
+        self.on_restart: Callable[[str], Awaitable[None]] = self._refuse
+        """It was started anew and has lost nothing of this session: called with its new `run` before anything else is
+        said to it. What is to be said goes through `once`."""
         self._ids: dict[str, str] = {}
         """Run ids, by node."""
+        self._looking = asyncio.Lock()
+        """Held while it is not known whether it is the same engine."""
+        self._lost: SessionLost | None = None
+        self._session = ""
+        self._traces: dict[str, float] = {}
+        """The last counts that were answered, by slot; infinite where one was refused. Without a Cluster one slot is
+        enough: all are kept together."""
 
     @property
     def name(self) -> str:
@@ -91,7 +110,7 @@ class Engine:
     @property
     def run(self) -> str:
         """Another one whenever the engine, or a primary of a Cluster, was started again."""
-        return " ".join(sorted(self._ids.values()))
+        return _run(self._ids)
 
     async def __aenter__(self) -> Engine:
         if not (self._allow_unprotected or has_password(self._url) or is_loopback(self._url)):
@@ -131,7 +150,10 @@ class Engine:
         url = self._url.replace("+cluster", "", 1)
         try:
             self._client = (RedisCluster if self._is_cluster else Redis).from_url(url, **options)
-            if not self._is_cluster:
+            if self._is_cluster:
+                self._client.get_connection_kwargs()["redis_connect_func"] = self._greet
+            else:
+                self._client.connection_pool.connection_kwargs["redis_connect_func"] = self._greet
                 self._client.connection_pool.make_connection()  # only this looks at all options
         except (ValueError, TypeError):  # the message would hold the whole URL
             raise UsageError(
@@ -143,10 +165,18 @@ class Engine:
     async def look(self) -> None:
         """From here on it is this engine, and no other."""
         self._ids = {}
+        self._session = ""
+        self._traces = {}
+        self._lost = None
         nodes = await self._patiently(lambda: self._infos("everything"), min(self._patience, _FIRST_SECONDS))
         for node, info in nodes.items():
             self._check(node, info)
-        self._ids = {node: str(info.get("run_id")) for node, info in nodes.items()}
+        self._ids = _ids(nodes)
+
+    def follow(self, session: str) -> None:
+        """From here on the calls are this session's, and leave traces; empty: nobody's."""
+        self._session = session
+        self._traces = {}
 
     async def _infos(self, section: str) -> dict[str, dict[str, Any]]:
         """INFO of each primary."""
@@ -187,13 +217,47 @@ class Engine:
             )
 
     async def check_same(self) -> None:
-        """Raises `SessionLost` where it is not the engine that was looked at, and may know less."""
+        """Raises `SessionLost` where it is not the engine that was looked at, and knows less."""
         await self._patiently(self._same)
 
     async def _same(self) -> None:
-        nodes = await self._infos("server")
-        if {node: str(info.get("run_id")) for node, info in nodes.items()} != self._ids:
-            raise SessionLost(f"{self.name} was started anew, or another took its place: what it knew last may be lost")
+        async with self._looking:
+            is_looking = _IS_LOOKING.set(True)
+            try:
+                ids = _ids(await self._infos("server"))
+                if ids != self._ids:
+                    if not (self._traces and await self._knows_all()):
+                        await self._refuse(_run(ids))
+                    await self.on_restart(_run(ids))
+                    logger.warning("%s was started anew; nothing is lost of what this worker said", self.name)
+                    self._ids = ids
+            finally:
+                _IS_LOOKING.reset(is_looking)
+
+    async def _refuse(self, run: str) -> None:
+        self._lost = SessionLost(
+            f"{self.name} was started anew, or another took its place: what it knew last may be lost"
+        )
+        raise self._lost
+
+    async def _knows_all(self) -> bool:
+        """Whether what was answered to this session is there."""
+        counts = await self.once([command("HGET", f"{slot}traces", self._session) for slot in self._traces])
+        return all(int(count or 0) >= answered for count, answered in zip(counts, self._traces.values(), strict=True))
+
+    async def _greet(self, connection: Any) -> None:
+        """Of each connection, before anything is said."""
+        from redis.exceptions import ConnectionError as NoConnection
+
+        await connection.on_connect()
+        if not self._ids or _IS_LOOKING.get():
+            return
+        await connection.send_command("INFO", "server", "replication")
+        told = _bytes(await connection.read_response())
+        run = _RUN_ID.search(told)
+        is_known = run is not None and run[1].decode() in self._ids.values()
+        if not is_known and b"\nrole:slave" not in told:  # a replica is asked about its Cluster, and nothing else
+            raise NoConnection("it was started anew")
 
     async def memory(self) -> int:
         """Bytes that all primaries use, for this crawl and whatever else they keep."""
@@ -223,16 +287,19 @@ class Engine:
         """The answers, in order. What goes to one server goes out together."""
         if not calls:
             return []
-        answers: list[Any] = await self._patiently(lambda: self._send(calls))
+        answers: list[Any] = await self._patiently(lambda: self.once(calls))
         return answers
 
-    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+    async def once(self, calls: Sequence[Call]) -> list[Any]:
+        """As `all`, but it raises at once what `all` would try again."""
+        if not calls:
+            return []
         from redis.exceptions import NoScriptError
 
-        answers = await self._exchange([_words(call, whole=False) for call in calls])
+        answers = await self._exchange(calls, whole=False)
         missing = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
-            again = await self._exchange([_words(calls[n], whole=True) for n in missing])
+            again = await self._exchange([calls[n] for n in missing], whole=True)
             for n, answer in zip(missing, again, strict=True):
                 answers[n] = answer
         for answer in answers:
@@ -240,11 +307,32 @@ class Engine:
                 self._raise(answer)
         return answers
 
-    async def _exchange(self, words: list[list[Any]]) -> list[Any]:
+    async def _exchange(self, calls: Sequence[Call], *, whole: bool) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
-        for each in words:
-            pipeline.execute_command(*each)
-        return list(await pipeline.execute(raise_on_error=False))
+        for call in calls:
+            pipeline.execute_command(*_words(call, whole=whole))
+        slots = self._traced(calls)
+        for slot in slots:
+            pipeline.execute_command("HINCRBY", f"{slot}traces", self._session, 1)
+        answers = list(await pipeline.execute(raise_on_error=False))
+        for slot, count in zip(slots, answers[len(calls) :], strict=True):
+            self._traces[slot] = max(self._counted(count), self._traces.get(slot, 0))
+        return answers[: len(calls)]
+
+    def _counted(self, answer: int | Exception) -> float:
+        if isinstance(answer, Exception):
+            if "command not allowed when used memory" not in f"{answer}":
+                self._raise(answer)
+            return float("inf")
+        return answer
+
+    def _traced(self, calls: Sequence[Call]) -> list[str]:
+        """The slots in which these calls change something, those of one engine by its last one."""
+        if not self._session:
+            return []
+        changed = (_text(call.key) for call in calls if isinstance(call.what, Script) and call.what.changes)
+        slots = list(dict.fromkeys(map(slot_of, changed)))
+        return slots if self._is_cluster else slots[-1:]
 
     def _raise(self, answer: Exception) -> None:
         from redis.exceptions import ConnectionError as NoConnection
@@ -265,7 +353,6 @@ class Engine:
         raise answer
 
     async def _patiently(self, attempt: Callable[[], Awaitable[Any]], seconds: float | None = None) -> Any:
-        from redis.exceptions import RedisError
         from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_after_delay
 
         def wait(state: RetryCallState) -> float:
@@ -278,23 +365,6 @@ class Engine:
                 error = _without_secrets(f"{state.outcome.exception()}")
                 logger.warning("%s cannot be reached (%s); trying for %g s", self.name, error, patience)
 
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled = task.cancelling()
-
-        async def once(again: bool) -> Any:
-            try:
-                if again and self._ids:
-                    await self._same()
-                return await attempt()
-            except (RedisError, OSError) as error:
-                if task.cancelling() <= cancelled:
-                    self._raise(error)
-            finally:
-                # The client may have an answer for whoever is cancelled, or an error: nobody would cancel again.
-                if task.cancelling() > cancelled:
-                    raise asyncio.CancelledError
-
         try:
             async for trial in AsyncRetrying(
                 sleep=self._sleep,
@@ -304,10 +374,33 @@ class Engine:
                 retry=retry_if_exception_type(_Passing),
             ):
                 with trial:
-                    return await once(trial.retry_state.attempt_number > 1)
+                    return await self._try(attempt, is_first=trial.retry_state.attempt_number == 1)
         except RetryError as error:
             last = error.last_attempt.exception()
             raise EngineUnavailable(f"{self.name} cannot be reached: {_without_secrets(f'{last}')}") from None
+
+    async def _try(self, attempt: Callable[[], Awaitable[Any]], *, is_first: bool) -> Any:
+        from redis.exceptions import RedisError
+
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
+        try:
+            if self._ids and not is_first:
+                await self._same()
+            elif self._looking.locked():  # its connections are not for everybody yet
+                async with self._looking:
+                    pass
+            if self._lost is not None:
+                raise self._lost
+            return await attempt()
+        except (RedisError, OSError) as error:
+            if task.cancelling() <= cancelled:
+                self._raise(error)
+        finally:
+            # The client may have an answer for whoever is cancelled, or an error: nobody would cancel again.
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
 
 
 def _words(call: Call, *, whole: bool) -> list[Any]:
@@ -318,12 +411,24 @@ def _words(call: Call, *, whole: bool) -> list[Any]:
     return ["EVALSHA", call.what.sha, 1, call.key, *call.args]
 
 
+def _ids(nodes: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {node: str(info.get("run_id")) for node, info in nodes.items()}
+
+
+def _run(ids: dict[str, str]) -> str:
+    return " ".join(sorted(ids.values()))
+
+
 def _without_secrets(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def has_password(url: str) -> bool:

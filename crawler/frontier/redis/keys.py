@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from crawler.settings.frontier import FrontierSettings
 
-__all__ = ["FORMAT", "Config", "Keys", "group_of", "preferred", "signed", "unsigned"]
+__all__ = ["FORMAT", "Config", "Keys", "group_of", "preferred", "signed", "slot_of", "unsigned"]
 
 FORMAT = 1
 _PER_SET = 64
@@ -115,6 +115,11 @@ class Keys:
 
     def worker(self, name: str) -> str:
         return self._prefix(f"w:{name}")
+
+
+def slot_of(key: str) -> str:
+    """The prefix that it has in common with all keys of its slot."""
+    return f"{key.partition('}:')[0]}}}:"
 
 
 def group_of(group_by: str) -> Callable[[str], str]:

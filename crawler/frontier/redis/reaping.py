@@ -41,5 +41,6 @@ async def take_apart(crawl: Crawl, session: Session, *, delay: float, has_left: 
     if redo:
         await crawl.engine.one(crawl.on_control("applied", session.id, number, *redo.control))
         await crawl.engine.one(command("DEL", f"{crawl.keys.worker(session.worker)}rec:{session.generation}"))
+    await crawl.engine.one(command("HDEL", f"{crawl.keys.worker(session.worker)}traces", session.id))
     await crawl.engine.one(crawl.on_control("forget", session.id))
     return int(sum(returned))

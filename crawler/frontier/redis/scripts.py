@@ -12,13 +12,14 @@ _NEEDS = "-- needs: "
 
 
 class Script:
-    """Source, and the SHA-1 by which the engine knows it."""
+    """Source, the SHA-1 by which the engine knows it, and whether it changes anything."""
 
-    __slots__ = ("name", "sha", "source")
+    __slots__ = ("changes", "name", "sha", "source")
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source
+        self.changes = "no-writes" not in source.partition("\n")[0]
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:

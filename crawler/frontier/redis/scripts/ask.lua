@@ -48,6 +48,8 @@ if call('HGET', LOANS, '#') == sequence then
   end
   return {now, 1, '', loans}
 end
+local shut = tonumber(call('GET', P .. 'shut') or 0)
+if shut > now then want = 0 end
 -- What changes in a hash or in `ready` is collected, and written at the end in one go.
 local loan_marks, held_marks, gone, behind = {'#', sequence}, {}, {}, {}
 
@@ -182,7 +184,7 @@ for _ = 1, number() do -- claims
   local loaned = call('HGET', LOANS, host)
   if loaned then
     lend_more(host, string.match(loaned, ' (%d+)$'))
-  elseif not wanted_by_another(host) then
+  elseif shut <= now and not wanted_by_another(host) then
     local before = #taken
     if not turn or tonumber(turn) <= now then
       lend(host, call('HGET', HELD, host), call('HGET', P .. 'st', host), math.max(want - lent, 0), true)
@@ -238,4 +240,5 @@ if lent >= want and #call('ZRANGEBYSCORE', READY, '-inf', now, 'LIMIT', 0, 1) > 
 local next_ = call('ZRANGEBYSCORE', READY, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
 local later = call('ZRANGE', P .. 'later', 0, 0, 'WITHSCORES')[2]
 if later and (not next_ or tonumber(later) < tonumber(next_)) then next_ = later end
+if shut > now then more, next_ = 0, shut end
 return {now, more, next_ or '', loans}

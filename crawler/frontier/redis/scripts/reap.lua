@@ -47,6 +47,7 @@ for i = 1, #loans, 2 do
   end
 end
 call('DEL', LOANS)
+call('HDEL', P .. 'traces', session)
 local wants = call('HGETALL', P .. 'wants')
 for i = 1, #wants, 2 do
   if string.sub(wants[i + 1], 1, #session + 1) == session .. ' ' then call('HDEL', P .. 'wants', wants[i]) end

@@ -10,6 +10,8 @@
 --   st         hash: host -> quota, shared places (two bytes each), HostState; none for ordinary hosts
 --   h:SESSION  hash: host -> "SEQUENCE PLACES" of a loan; "#": the sequence of the last ask, "!": of the last commit
 --   i:SESSION  hash: task -> "SEQUENCE PRIORITY HOST\n" and the request
+--   shut       until when nothing is lent, after a restart of the engine
+--   traces     hash: session -> how often it changed something here (connection.py)
 --   c          hash: counters, and the levels `queued` and `inflight`
 local now = clock(arg())
 local session = arg()
