@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from farm import address
-from history import Death
+from history import Death, Restart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,6 +121,7 @@ class Crew:
     ) -> None:
         self.folder = folder
         self.deaths: list[Death] = []
+        self.restarts: list[Restart] = []
         self.ends: list[tuple[str, int, str]] = []
         """Of processes: name, exit code, last words."""
         self.crew: list[Process] = []
@@ -217,8 +218,10 @@ class Crew:
         self.crew[place].send(signal.SIGTERM)
 
     def engine_died(self, at: float) -> None:
-        """Whoever had something of it then may have lost that."""
-        noticed = time.monotonic() + NOTICE_SECONDS
+        """And is back now. Whoever had something of it then may have lost that."""
+        back = time.monotonic()
+        self.restarts.append(Restart(at, back))
+        noticed = back + NOTICE_SECONDS
         self.deaths += [Death(process.address, at, noticed) for process in self.crew] + [Death("", at)]
 
 

@@ -10,6 +10,7 @@ A bare `asyncio.Protocol`, so that serving costs a tenth of what asking does.
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 import math
 import os
@@ -30,6 +31,8 @@ __all__ = ["Farm", "Plan", "address"]
 _WAITING = 4096
 """Connections that the system holds until they are taken."""
 _TICK_SECONDS = 0.002
+_TURNS_OF_ACCEPTING = 2
+"""From a connection's being there to its being read: its first request may have been there so much longer."""
 _FAN = 16
 """Hosts that a host's first page links to."""
 _ACROSS = 2
@@ -115,8 +118,8 @@ class Farm:
         self.connections = 0
         self.asked: set[tuple[int, int]] = set()
         """(host, page) whose first answer was given."""
-        self.ticks = (0.0, 0.0)
-        """When the loop was seen to turn, the time before last and last."""
+        self.ticks = collections.deque([0.0] * (_TURNS_OF_ACCEPTING + 2), _TURNS_OF_ACCEPTING + 2)
+        """When the loop was seen to turn."""
         self._ended: list[Hit] = []
         self._file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._bodies: dict[tuple[int, int], bytes] = {}
@@ -136,7 +139,7 @@ class Farm:
         os.close(self._file)
 
     def _tick(self) -> None:
-        self.ticks = self.ticks[1], time.monotonic()
+        self.ticks.append(time.monotonic())
         self.write()
         self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
@@ -181,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         self._farm.connections += 1
         self._number = self._farm.connections
+        self._after: float | None = self._farm.ticks[0]
         self._host = transport.get_extra_info("sockname")[0]
         self._worker = transport.get_extra_info("peername")[0]
 
@@ -193,7 +197,8 @@ class _Connection(asyncio.Protocol):
         while (end := self._read.find(b"\r\n\r\n")) >= 0:
             path = self._read[:end].split(b" ", 2)[1].decode("latin-1")
             self._read = self._read[end + 4 :]
-            self._answer(Hit(self._host, path, time.monotonic(), self._farm.ticks[0], self._worker, self._number))
+            after, self._after = self._after or self._farm.ticks[-2], None
+            self._answer(Hit(self._host, path, time.monotonic(), after, self._worker, self._number))
 
     def _answer(self, hit: Hit) -> None:
         self._hit = hit

@@ -9,7 +9,8 @@ told by the hosts' journal and by the outputs as far as the engine calls them co
     calm     nothing happens: each page once, each robots.txt once
     pauses   SIGSTOP for half a lease, and SIGCONT: nothing may come of it
     drain    SIGTERM, six times: a worker finishes what it has, another comes
-    kill     SIGKILL to a worker every 3 s, 20 times; another comes, under its name or a new one
+    kill     SIGKILL to a worker every 3 s, 20 times, and to the engine in the middle of it; another worker comes,
+             under the same name or a new one
     freeze   SIGSTOP for two leases: what the frozen one had is others' when it wakes up
     engine   SIGKILL to the engine, which starts again with its append-only file, four times
     tail     the same, and the last kilobytes of that file are lost
@@ -99,8 +100,11 @@ async def kill(bench: Bench, *, every: float = 3.0, times: int = 20) -> int:
         name = f"n{number}" if bench.rng.random() < 0.5 else None
         killed = bench.crew.kill(place, name)
         bench.say(f"killed {killed.name}, {name or 'the same'} comes")
-        await asyncio.sleep(every)
-    return times
+        await asyncio.sleep(every / 2)
+        if number == times // 2:
+            await _restart(bench)
+        await asyncio.sleep(every / 2)
+    return times + 1
 
 
 async def pauses(bench: Bench, *, times: int = 4) -> int:
@@ -138,19 +142,23 @@ async def drain(bench: Bench, *, times: int = 6) -> int:
 
 async def engine(bench: Bench, *, cut: int = 0, times: int = 4) -> int:
     await _begun(bench)
-    assert isinstance(bench.engine, Engine)
     for number in range(times):
         if bench.crew.is_finished:
             return number
-        at = time.monotonic()
-        await bench.engine.kill()
-        lost = bench.engine.cut(cut) if cut else 0
-        await asyncio.sleep(AWAY_SECONDS)
-        await bench.engine.start()
-        bench.crew.engine_died(at)
-        bench.say(f"killed the engine{f', {lost} bytes of its file are lost' if cut else ''}")
+        await _restart(bench, cut)
         await asyncio.sleep(bench.lease + 4)
     return times
+
+
+async def _restart(bench: Bench, cut: int = 0) -> None:
+    assert isinstance(bench.engine, Engine)
+    at = time.monotonic()
+    await bench.engine.kill()
+    lost = bench.engine.cut(cut) if cut else 0
+    await asyncio.sleep(AWAY_SECONDS)
+    await bench.engine.start()
+    bench.crew.engine_died(at)
+    bench.say(f"killed the engine{f', {lost} bytes of its file are lost' if cut else ''}")
 
 
 async def tail(bench: Bench) -> int:
@@ -222,7 +230,9 @@ async def run(
         parts = await operate.parts(FrontierSettings(url=engine.url), crawl="fleet")
         items = [item for own in parts.values() for item in committed(own, crew.folder)]
         spent = engine.cpu_seconds
-    rules = Rules(plan.delay_of, PLACES, lease, are_exact=scenario.is_exact, tolerance=tolerance)
+    rules = Rules(
+        plan.delay_of, PLACES, lease, are_exact=scenario.is_exact, tolerance=tolerance, restarts=crew.restarts
+    )
     found = judge(read(farm.journal), items, plan.urls(), rules, crew.deaths)
     return Outcome(found, faults, len(crew.ends), seconds, spent, crew.ends)
 

@@ -24,16 +24,19 @@ if TYPE_CHECKING:
 
     from journal import Hit
 
-__all__ = ["TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Rules", "judge"]
+__all__ = ["TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Restart", "Rules", "judge"]
 
 TOLERANCE = 0.005
 ON_THE_WIRE = 0.02
-RESTART_SECONDS = 6.0
-"""After the engine's restart nothing is lent for a delay, which counts as the host's, and two seconds; and a worker
-that had joined a moment before ends, and has to be started again."""
 """A request that arrives so soon after an answer left before its sender had read that."""
 NOTICE_SECONDS = 1.0
 """Until a worker that lives looks for those that do not."""
+_PAUSE_SECONDS = 3.0
+"""For two seconds, and a delay, which counts as the host's, nothing is lent after a restart of the engine; and workers
+come back to it one after the other."""
+_START_SECONDS = 4.0
+"""Where that has lost something, workers end, and have to be started again. With a sync a second an engine that is
+killed may lose what it said in the last two, where the disk is slow."""
 
 Url = tuple[str, str]
 
@@ -48,6 +51,17 @@ class Death(NamedTuple):
     """Until then a process may go on, and have answers of which nothing will be known; 0: it cannot."""
 
 
+class Restart(NamedTuple):
+    """Of the engine."""
+
+    at: float
+    back: float
+
+    @property
+    def over(self) -> float:
+        return self.back + _PAUSE_SECONDS + _START_SECONDS
+
+
 class Rules(NamedTuple):
     """What is to hold. Seconds."""
 
@@ -57,6 +71,7 @@ class Rules(NamedTuple):
     are_exact: bool = True
     """Whether nothing died, so nothing may be asked for twice."""
     tolerance: float = TOLERANCE
+    restarts: Sequence[Restart] = ()
 
 
 class Gaps(NamedTuple):
@@ -253,7 +268,10 @@ def orphans(by_host: dict[str, list[Hit]], deaths: Sequence[Death], rules: Rules
                     continue
                 seen.add(hit.path)
                 count += 1
-                if waited <= rules.lease + NOTICE_SECONDS + (RESTART_SECONDS if death.noticed else 0.0):
+                held = sum(
+                    each.over - each.at for each in rules.restarts if death.at < each.over and each.at < hit.started
+                )
+                if waited <= rules.lease + NOTICE_SECONDS + held:
                     longest = max(longest, waited)
                 elif any(death.at < other.at < hit.started for other in deaths):
                     held_up += 1

@@ -26,7 +26,7 @@ from crawler.download.body import read_content
 from crawler.download.cookies import joined
 from crawler.download.deadlines import Deadlines, Speed
 from crawler.download.route import TCP, Route, as_dialled
-from crawler.download.wire import LINE_BYTES, MOST_HEADERS, StaleConnection, Wire, refuse_status
+from crawler.download.wire import LINE_BYTES, MOST_HEADERS, Departure, StaleConnection, Wire, refuse_status
 from crawler.response import Response
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class PlainGets:
         connection = await self._connect(origin, started)
         protocol = connection.protocol
         assert protocol is not None
-        sent = time.perf_counter()
-        watch = self._deadlines.add(protocol, self._loop.time() - (sent - started))
+        departure = Departure(self._loop)
+        watch = self._deadlines.add(protocol, self._loop.time() - (departure.at - started))
         try:
             message, content = await _answered(protocol, asked, origin)
             watch.content = content
@@ -163,7 +163,7 @@ class PlainGets:
             reason=message.reason,
             raw_headers=message.raw_headers,
             elapsed_seconds=time.perf_counter() - started,
-            connect_seconds=sent - started,
+            connect_seconds=departure.at - started,
             ip_address=peer,
             http_version=_VERSIONS.get(message.version) or f"{message.version.major}.{message.version.minor}",
             request_headers=_with_cookie(origin.sent, cookie) if cookie else origin.sent,

@@ -370,7 +370,7 @@ class Downloader:
             raise
         version = answer.version
         # Under `aioresponses` an answer is not of our making.
-        peer, sent = (answer.peer, answer.sent) if isinstance(answer, Answer) else (None, started)
+        peer, sent = (answer.peer, answer.departure.at) if isinstance(answer, Answer) else (None, started)
         response = Response(
             request.url,
             request=request,

@@ -10,7 +10,6 @@ proxy, whom aiohttp would tell them all on a CONNECT.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import aiohttp
@@ -22,7 +21,7 @@ from crawler.download.connect import FreshConnections, make_connector, make_unix
 from crawler.download.lookup import LOOKUP_SECONDS
 from crawler.download.resolve import Resolver
 from crawler.download.route import PROXY, TCP, UNIX
-from crawler.download.wire import LINE_BYTES, MOST_HEADERS, StaleConnection, Wire
+from crawler.download.wire import LINE_BYTES, MOST_HEADERS, Departure, StaleConnection, Wire
 from crawler.guard import Guard
 
 if TYPE_CHECKING:
@@ -42,10 +41,10 @@ class Answer(aiohttp.ClientResponse):
     """Notes when the request went out, and the peer's address, which aiohttp forgets when a short body has arrived."""
 
     peer: str | None = None
-    sent: float = 0.0
+    departure: Departure
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
-        self.sent = time.perf_counter()
+        self.departure = Departure(self._loop)
         transport = connection.transport
         peer = transport.get_extra_info("peername") if transport is not None else None
         if isinstance(peer, tuple):

@@ -14,6 +14,7 @@ such a request again, if it is safe to.
 from __future__ import annotations
 
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -26,9 +27,11 @@ from crawler.errors import ProtocolError
 from crawler.url import redact
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp.client_reqrep import ConnectionKey
 
-__all__ = ["LINE_BYTES", "MOST_HEADERS", "StaleConnection", "Wire", "refuse_status"]
+__all__ = ["LINE_BYTES", "MOST_HEADERS", "Departure", "StaleConnection", "Wire", "refuse_status"]
 
 _BESIDE_BYTES: Final = 512 * 1024
 """Twice what asyncio reads at once, for up to that much has been received and not been parsed yet."""
@@ -48,6 +51,22 @@ class StaleConnection(aiohttp.ClientConnectionError):
     def __init__(self, key: ConnectionKey) -> None:
         super().__init__("the connection was stale")
         self.key = key
+
+
+class Departure:
+    """When a request that is being written now leaves, at the latest: `at`, by `time.perf_counter`.
+
+    uvloop hands what was written to the system when all that was ready to run has had its turn, which may be a tenth
+    of a second later where many pages came at once."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.at = time.perf_counter()
+        loop.call_soon(self._is_over)
+
+    def _is_over(self) -> None:
+        self.at = time.perf_counter()
 
 
 class Wire(ResponseHandler):

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from crawler import Request
+from crawler.download import plain
 from crawler.download.session import Downloader
 from crawler.errors import FetchError
 from crawler.guard import Guard
@@ -246,3 +248,20 @@ asyncio.run(main())
 async def test_aioresponses_answers_though_it_was_there_before_we_were_loaded() -> None:
     said = subprocess.run([sys.executable, "-c", FIRST_OF_ALL], capture_output=True, text=True, timeout=60, check=False)
     assert said.stdout == "[{'text': 'registered'}]\n", said.stderr
+
+
+@pytest.mark.parametrize("way", ["plain", "session"])
+async def test_a_request_counts_as_sent_when_the_loops_round_is_over(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop writes only then, and the next turn at the host counts from it."""
+    where, name = (plain, "_answered") if way == "plain" else (aiohttp.ClientResponse, "start")
+    own = getattr(where, name)
+
+    async def after_others(*args: Any) -> Any:
+        time.sleep(0.1)  # as if they had their turns in this round
+        return await own(*args)
+
+    monkeypatch.setattr(where, name, after_others)
+    async with RawServer(HELLO) as server, downloader() as client:
+        options = {"headers": {"X-Way": way}} if way == "session" else {}
+        response = await client.fetch(Request(f"http://{server.host}:{server.port}/", **options))
+    assert response.connect_seconds >= 0.1

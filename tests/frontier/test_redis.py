@@ -27,6 +27,10 @@ from tests.frontier.crews import LEASE, Crew, entry, numbers
 pytestmark = needs_redis
 
 
+AT_ONCE = {"appendonly": "yes", "appendfsync": "always"}
+"""With a sync a second, writes wait for the one that is under way."""
+
+
 @pytest.fixture
 async def crew(redis_server):
     redis_server.flush()
@@ -57,7 +61,7 @@ def ends(verdict, tasks):
 
 @pytest.mark.hostile("R-08")
 async def test_a_session_survives_a_restart_that_lost_nothing_of_it(own_server):
-    server = own_server(appendonly="yes")
+    server = own_server(**AT_ONCE)
     async with Crew(server.url) as crew:
         worker = await crew.worker("w1")
         await worker.add(*(entry(n, f"h{n}.test:80") for n in range(6)), own={"x": b"1"})
@@ -77,7 +81,7 @@ async def test_a_session_survives_a_restart_that_lost_nothing_of_it(own_server):
 
 @pytest.mark.hostile("R-12")
 async def test_after_a_restart_every_host_counts_as_just_asked(own_server):
-    server = own_server(appendonly="yes")
+    server = own_server(**AT_ONCE)
     async with Crew(server.url) as crew:
         workers = [await crew.worker("w1"), await crew.worker("w2")]
         await workers[0].add(*(entry(n, f"h{n}.test:80") for n in range(6)))
@@ -98,7 +102,7 @@ async def test_after_a_restart_every_host_counts_as_just_asked(own_server):
 
 
 async def test_what_was_said_as_the_engine_died_is_said_again(own_server):
-    server = own_server(appendonly="yes")
+    server = own_server(**AT_ONCE)
     async with Crew(server.url) as crew:
         worker = await crew.worker("w1")
         await worker.add(*(entry(n, "a.test:80") for n in range(3)))
@@ -150,7 +154,7 @@ async def test_an_engine_that_kept_nothing_has_lost_every_session(own_server):
 
 
 async def test_a_session_in_a_cluster_survives_the_restart_of_one_master(tmp_path):
-    with Cluster(tmp_path, appendonly="yes") as cluster:
+    with Cluster(tmp_path, **AT_ONCE) as cluster:
         async with Crew(cluster.url) as crew:
             worker, other = await crew.worker("w1"), await crew.worker("w2")
             await worker.add(*(entry(n, f"h{n}.test:80") for n in range(12)))

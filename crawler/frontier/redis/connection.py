@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 OLDEST = (7, 0)
 _SLOWEST_RETRY_SECONDS = 2.0
+_RETRIES = 10
+"""At least so many: a session lives on if the engine is back in time, and is found."""
 _FIRST_SECONDS = 10.0
 """For an engine that was never reached: it may be starting beside us, or not be there at all."""
 _TOLD_AT = 5
@@ -355,10 +357,11 @@ class Engine:
     async def _patiently(self, attempt: Callable[[], Awaitable[Any]], seconds: float | None = None) -> Any:
         from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception_type, stop_after_delay
 
-        def wait(state: RetryCallState) -> float:
-            return self._rng.uniform(0, min(_SLOWEST_RETRY_SECONDS, 0.02 * 2 ** min(state.attempt_number, 10)))
-
         patience = self._patience if seconds is None else seconds
+        slowest = min(_SLOWEST_RETRY_SECONDS, patience / _RETRIES)
+
+        def wait(state: RetryCallState) -> float:
+            return self._rng.uniform(0, min(slowest, 0.02 * 2 ** min(state.attempt_number, 10)))
 
         def tell(state: RetryCallState) -> None:
             if state.attempt_number == _TOLD_AT and state.outcome is not None:
