@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from crawler.export.address import is_database, parse_address
 from crawler.export.column_types import JSON, NUMBER, Cell, without_nul
-from crawler.export.output import Output, records
+from crawler.export.output import records
 from crawler.export.position import Position, decode_position
 from crawler.export.relation import Relation
+from crawler.export.rows import INT64, RowOutput, decode_row
 from crawler.export.server import driver
 from crawler.export.writer import Writer
-from crawler.item import scalar_text, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from crawler.export.output import Batch
 
 __all__ = ["PostgresqlExporter", "discard_uncommitted"]
 
-_INT64 = range(-(2**63), 2**63)
-_MAX_ITEM_BYTES = 250_000_000
-"""A quarter of what PostgreSQL takes in one message."""
 
-
-class PostgresqlExporter(Output):
+class PostgresqlExporter(RowOutput):
     """A table, a row an item, known by its first two columns: `_writer`, a number that this worker of this crawl got
     when it first opened the table, and `_number`, which counts its items from 1.
 
@@ -50,6 +45,8 @@ class PostgresqlExporter(Output):
     """
 
     format: ClassVar[str] = "postgresql"
+    most_bytes: ClassVar[int] = 250_000_000
+    """A quarter of what PostgreSQL takes in one message."""
     _sink: Relation
 
     def __init__(self, target: str, overwrite: bool, *, writer: Writer | None = None) -> None:
@@ -58,27 +55,17 @@ class PostgresqlExporter(Output):
         super().__init__("-", address.shown, Relation(address, writer or Writer(), overwrite=overwrite))
         self.path = address.shown
 
-    def encode(self, item: Mapping[str, Any]) -> bytes:
-        """A row as msgpack. Raises `TypeError` for a value that neither PostgreSQL nor JSON can hold, `ValueError` for
-        an item too large for a row."""
-        row = {
-            name if type(name) is str else str(name): _text(value) if type(value) is str else _stored(name, value)
-            for name, value in item.items()
-        }
-        try:
-            encoded = _ENCODER.encode(row)
-        except UnicodeEncodeError:
-            encoded = _ENCODER.encode({_scalar(name): _scalar(value) for name, value in row.items()})
-        if len(encoded) > _MAX_ITEM_BYTES:
-            raise ValueError(f"an item of {len(encoded)} bytes is too large for a row of a database")
-        return encoded
+    def _cell(self, name: object, value: Any) -> Cell:
+        return value if type(value) is bool else super()._cell(name, value)
 
-    def _begin(self, position: Position | None) -> Position:
-        self._sink.open(position)
-        return self._reached(self._items)
+    def _text(self, value: str) -> str:
+        return value.replace("\0", "\ufffd") if "\0" in value else value
 
-    def _writing(self, batch: Batch, items: int) -> Callable[[], Position]:
-        return functools.partial(self._put, batch, items)
+    def _integer(self, value: int) -> int | msgspec.msgpack.Ext:
+        return value if value in INT64 else msgspec.msgpack.Ext(NUMBER, str(value).encode())
+
+    def _json(self, text: str) -> msgspec.msgpack.Ext:
+        return msgspec.msgpack.Ext(JSON, without_nul(text).encode())
 
     def _put(self, batch: Batch, items: int) -> Position:
         self._sink.write(functools.partial(_rows, batch), items)
@@ -86,12 +73,6 @@ class PostgresqlExporter(Output):
 
     def _reached(self, items: int) -> Position:
         return Position(self.format, self._sink.size, 0, items, writer=self._sink.writer)
-
-    def _finish(self) -> None:
-        self._sink.close()
-
-    def _still_holds(self, position: Position) -> bool:
-        return self._sink.holds(position)
 
 
 async def discard_uncommitted(target: str, positions: Iterable[bytes]) -> int:
@@ -109,37 +90,6 @@ async def discard_uncommitted(target: str, positions: Iterable[bytes]) -> int:
     return await asyncio.to_thread(Relation(address, Writer(), overwrite=False).discard, known)
 
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(dict[str, Any])
-
-
 def _rows(batch: Batch) -> Iterator[tuple[dict[str, Cell], int]]:
     """Each row and its size in bytes."""
-    return ((_DECODER.decode(record), len(record)) for record in records(batch))
-
-
-def _stored(name: object, value: Any) -> Cell:
-    kind = type(value)
-    if kind is str:
-        return _text(value)
-    if kind is bytes or kind is bool or value is None:
-        return value  # type: ignore[no-any-return]
-    if kind is int:
-        return value if value in _INT64 else msgspec.msgpack.Ext(NUMBER, str(value).encode())
-    if kind is float:
-        return value if math.isfinite(value) else None
-    try:
-        encoded = to_json(value)
-    except TypeError as error:
-        raise TypeError(f"field {name!r}: {error}") from None
-    if encoded[:1] in b"[{":
-        return msgspec.msgpack.Ext(JSON, without_nul(encoded.decode()).encode())
-    return _stored(name, msgspec.json.decode(encoded))
-
-
-def _text(value: str) -> str:
-    return value.replace("\0", "\ufffd") if "\0" in value else value
-
-
-def _scalar(value: Any) -> Any:
-    return scalar_text(value) if isinstance(value, str) else value
+    return ((decode_row(record), len(record)) for record in records(batch))

@@ -245,7 +245,7 @@ async def test_a_value_without_a_form_names_its_field(tmp_path: Path) -> None:
 
 
 async def test_an_item_too_large_for_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawler.export.sqlite._MAX_ITEM_BYTES", 1000)
+    monkeypatch.setattr(SqliteExporter, "most_bytes", 1000)
     with pytest.raises(ValueError, match="too large for a row"):
         SqliteExporter(tmp_path / "out.db", overwrite=False).encode({"a": "x" * 1000})
 
