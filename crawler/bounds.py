@@ -18,6 +18,8 @@ from crawler.fate import REFUSALS
 from crawler.traps import Traps
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crawler.context import Context
     from crawler.contracts import Lease
     from crawler.page import Page
@@ -108,6 +110,11 @@ class Bounds:
                     "(crawl.trap_pages = 0 switches this off)",
                     closed.kind, closed.pages, urls.redact(closed.pattern),
                 )  # fmt: skip
+
+    def learn(self, values: Mapping[str, bytes | None]) -> None:
+        """What other workers counted and closed: `values` of theirs, which `Frontier.get` gives as well."""
+        self._budgets.reread(values)
+        self._traps.learn(value for key, value in values.items() if key.startswith("trap/") and value is not None)
 
     def rows(self) -> dict[str, bytes | None]:
         """For `Frontier.commit`: what changed since the last call."""

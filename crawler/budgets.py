@@ -23,11 +23,14 @@ from crawler import url as urls
 from crawler.cookies.suffixes import registrable_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from crawler.url import Fingerprinter
 
-__all__ = ["Budgets", "Limits"]
+__all__ = ["HOST_PREFIX", "Budgets", "Limits"]
+
+HOST_PREFIX: Final = "budget/host/"
+"""Of the keys of what hosts have given; the host follows."""
 
 _HOSTS: Final = 20_000
 """Whose counts are in memory, and host names known to be within their domain's limit."""
@@ -243,11 +246,18 @@ class Budgets:
         self._leaving, self._rows = self._rows, {}
         return self._leaving
 
+    def reread(self, keys: Iterable[str]) -> None:
+        """What `saved` gives for these keys has changed: others counted, too."""
+        for key in keys:
+            self._uses.pop(key.removeprefix(HOST_PREFIX), None)
+            self._rows.pop(key, None)
+            self._leaving.pop(key, None)
+
     def _kept(self, key: str) -> bytes | None:
         return self._rows.get(key) or self._leaving.get(key) or self._saved(key)
 
     def _host_key(self, host: str) -> str:
-        return f"budget/host/{self._fingerprint(host):016x}"
+        return f"{HOST_PREFIX}{host}"
 
     def _domain_key(self, domain: str) -> str:
         return f"budget/domain/{self._fingerprint(domain):016x}"

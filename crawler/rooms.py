@@ -95,7 +95,6 @@ class Rooms:
         if isinstance(frontier, SharedFrontier):
             frontier.count_pages(lambda: stats.total.pages)
             frontier.on_named = fetcher.allow_host
-            frontier.on_shared = lambda values: fetcher.restore_cookies(_cookies(values))
         parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
         return self._build(self.context(frontier, fetcher, stats), parsing, fingerprint, ends)
 
@@ -113,11 +112,22 @@ class Rooms:
         )
         return await stack.enter_async_context(downloader)
 
+    def _bounds(self, context: Context, fingerprint: Fingerprinter) -> Bounds:
+        bounds, frontier = Bounds(context, self.scope, fingerprint), context.frontier
+
+        def learn(values: Mapping[str, bytes | None]) -> None:
+            context.fetcher.restore_cookies(_cookies(values))
+            bounds.learn(values)
+
+        if isinstance(frontier, SharedFrontier):
+            frontier.on_shared = learn
+        return bounds
+
     def _build(self, context: Context, parsing: Parsing, fingerprint: Fingerprinter, ends: Ends) -> Engine:
         """The loop over the rooms."""
         frontier, fetcher = context.frontier, context.fetcher
         codec = RequestCodec(item_types(type(self.spider)))
-        bounds = Bounds(context, self.scope, fingerprint)
+        bounds = self._bounds(context, fingerprint)
         robots = self._robots(frontier)
         refusals = Refusals(fingerprint, self.clock, (row for _, row in frontier.rows("refused/")))
         refresh = None if ends.previous is None else Refresh(context, ends.previous, codec, fingerprint)

@@ -22,6 +22,7 @@ not for a thousand pages in a row.
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -265,10 +266,20 @@ class Traps:
         self._from = min(_FROM, pages)
         self._every = max(1, min(_EVERY, pages // 100))  # fewer pages, fewer samples: then each is looked at
         self._growing: dict[Pattern, _Growth] = {}
-        rows = map(_CLOSED_ROW.decode, known) if pages else ()
-        self.closed = {Pattern(each.pattern, Kind(each.kind)) for each in rows}
-        self._hosts = {pattern.host for pattern in self.closed}
+        self.closed: set[Pattern] = set()
+        self._hosts: set[str] = set()
+        self.learn(known)
         self._rows: dict[str, bytes | None] = {}
+
+    def learn(self, rows: Iterable[bytes]) -> None:
+        """What an earlier run closed, or another worker. Nothing is closed where that is switched off."""
+        if not self._limit:
+            return
+        for row in map(_CLOSED_ROW.decode, rows):
+            pattern = Pattern(row.pattern, Kind(row.kind))
+            self.closed.add(pattern)
+            self._hosts.add(pattern.host)
+            self._growing.pop(pattern, None)
 
     def is_closed(self, url: str) -> bool:
         """Whether this URL is in a trap that was recognised."""
@@ -312,7 +323,8 @@ class Traps:
         self.closed.add(pattern)
         self._hosts.add(pattern.host)
         closed = Closed(pattern.text, pattern.kind.value, growth.pages)
-        self._rows[f"trap/{len(self.closed):05}"] = _ENCODER.encode(closed)
+        name = hashlib.blake2b(f"{pattern.kind.value} {pattern.text}".encode(), digest_size=8).hexdigest()
+        self._rows[f"trap/{name}"] = _ENCODER.encode(closed)
         return closed
 
     def rows(self) -> dict[str, bytes | None]:

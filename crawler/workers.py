@@ -111,6 +111,7 @@ def shared_frontier(
         concurrency=settings.crawl.concurrency,
         page_limit=settings.crawl.page_limit,
         lapses=lapses,
+        settles=settings.crawl.pages_per_host > 0,
     )
 
 

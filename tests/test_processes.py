@@ -85,6 +85,16 @@ async def test_each_host_has_its_delay_over_all_processes():
             assert times[-1] - times[0] >= 11 * DELAY - NOISE_SECONDS
 
 
+async def test_the_pages_of_a_host_are_counted_over_all_processes():
+    settings = {"politeness": {"delay_seconds": 0.02, "jitter": 0.0, "obey_robots": False}}
+    async with sites_of(5, 40) as sites:
+        result = await crawl(
+            Tree, args=args_of(sites), settings={**settings, "crawl": {"pages_per_host": 13}}, processes=3
+        )
+        assert [len(site.journal) for site in sites] == [13] * 5
+    assert result.stats["pages"] == 65
+
+
 async def test_places_at_a_host_without_delay_are_shared_and_never_exceeded():
     settings = {"politeness": {"delay_seconds": 0, "concurrency_per_host": 4, "obey_robots": False}}
 

@@ -127,6 +127,18 @@ async def test_the_page_limit_holds_over_all_workers(crew):
     assert {result.reason for result in results} == {"page_limit"}
 
 
+async def test_the_pages_of_a_host_are_counted_over_all_workers(crew):
+    async with contextlib.AsyncExitStack() as stack:
+        sites = [await stack.enter_async_context(LocalSite(f"127.0.0.{number}")) for number in range(1, 5)]
+        for site in sites:
+            tree(site, depth=3)
+        args = {"sites": tuple(site.url for site in sites)}
+        items, results = await crew(Tree, args, {"crawl": {"pages_per_host": 11}})
+    hosts = Counter(item["url"].split("/")[2] for worker in items.values() for item in worker)
+    assert sorted(hosts.values()) == [11] * 4
+    assert {result.reason for result in results} == {"finished"}
+
+
 async def test_a_page_reached_by_redirects_gives_its_items_to_one_worker(crew):
     async with contextlib.AsyncExitStack() as stack:
         sites = [await stack.enter_async_context(LocalSite(f"127.0.0.{number}")) for number in range(1, 7)]

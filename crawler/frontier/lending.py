@@ -17,6 +17,7 @@ import msgspec
 from crawler.contracts import Counts, Lease, Outcome, Taken, Verdict
 from crawler.errors import SessionLost
 from crawler.frontier.broker import Control, Given, HostLoan, News, Session, Task, WorkerEpoch
+from crawler.frontier.host_values import keys_of, may_be_old
 from crawler.frontier.loans import quota
 from crawler.frontier.local import Terms
 from crawler.frontier.reaches import Reaches
@@ -39,11 +40,9 @@ _COUNTS_SECONDS: Final = 0.5
 """Counting looks at every host with work."""
 _STATE: Final = msgspec.msgpack.Decoder(HostState)
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_SHARED: Final = "cookie/"
-"""What the keys of values for all workers begin with; `started` is the other one."""
-_SCHEMES: Final = {"http": "80", "https": "443"}
-"""Whose robots.txt may be kept of a host, with their usual ports."""
-_GIVEN_AT_START: Final = ("budget/", "trap/")
+_SHARED: Final = ("cookie/", "trap/")
+"""What the keys of values for all workers begin with; `started` is another one."""
+_GIVEN_AT_START: Final = ("budget/domain/", "budget/hosts", "budget/query/")
 
 
 class _Loan:
@@ -166,7 +165,7 @@ class Lending:
         now = self._clock.now()
         worker = self._workers[name] = Worker(name, f"{name}-{self._numbers}", now + self._lease_seconds)
         worker.heard = self._version
-        shared = dict(self._frontier.rows(_SHARED))
+        shared = {key: value for prefix in _SHARED for key, value in self._frontier.rows(prefix)}
         if (started := self._frontier.get("started")) is not None:
             shared["started"] = started
         own = {key: value for prefix in _GIVEN_AT_START for key, value in self._frontier.rows(prefix)}
@@ -311,8 +310,8 @@ class Lending:
         )
 
     def _values_of(self, host: str, worker: Worker) -> Iterable[tuple[str, bytes]]:
-        for key in _robots_keys(host):
-            if key not in worker.sent and (value := self._frontier.get(key)) is not None:
+        for key in keys_of(host):
+            if (key not in worker.sent or may_be_old(key)) and (value := self._frontier.get(key)) is not None:
                 worker.sent.add(key)
                 yield key, value
 
@@ -483,13 +482,6 @@ class LendingBroker:
     def _checked(self) -> Lending:
         self._lending.check(self.worker)
         return self._lending
-
-
-def _robots_keys(host: str) -> list[str]:
-    """Of the values that are kept of a host: see `RobotsRules.rows`."""
-    name, _, port = host.rpartition(":")
-    origins = (f"{scheme}://{name}" if port == usual else f"{scheme}://{host}" for scheme, usual in _SCHEMES.items())
-    return [f"robots/{origin}" for origin in origins]
 
 
 def _set(table: dict[str, int], key: str, value: int) -> None:

@@ -18,7 +18,7 @@ from crawler.frontier.turns import Turns
 from crawler.politeness import HostState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from random import Random
 
     from crawler.frontier.broker import HostLoan, Task
@@ -47,7 +47,7 @@ def quota(delay: float) -> int:
 class Loan:
     """One host, or group of hosts, that is here."""
 
-    __slots__ = ("controller", "has_more", "kept_until", "key", "members", "tasks", "told")
+    __slots__ = ("controller", "has_more", "kept_until", "key", "members", "tasks", "told", "unsettled")
 
     def __init__(self, key: str, controller: Controller, kept_until: float) -> None:
         self.key = key
@@ -62,6 +62,8 @@ class Loan:
         """Hosts of it that were met here."""
         self.tasks: dict[int, Task] = {}
         """Those not begun, by their numbers here."""
+        self.unsettled = 0
+        """Requests that were begun, and whose end is not committed."""
 
 
 class _States:
@@ -84,7 +86,8 @@ class _States:
 
 class Loans:
     """`rule` gives a host's configured treatment, `group` the name under which it is lent; `skew` is what the broker's
-    clock is ahead of ours, in seconds. `lapses` is after how many of them a request is suspected of killing workers."""
+    clock is ahead of ours, in seconds. `lapses` is after how many of them a request is suspected of killing workers.
+    `settles`: a host stays here until all that it gave is counted (`settled`)."""
 
     def __init__(
         self,
@@ -94,8 +97,10 @@ class Loans:
         group: Callable[[str], str] | None = None,
         concurrency: int | None = None,
         lapses: int = 1,
+        settles: bool = False,
     ) -> None:
         self.skew = 0.0
+        self._settles = settles
         self._lapses = lapses
         self._group = group
         self._states = _States()
@@ -172,6 +177,7 @@ class Loans:
                 number = int.from_bytes(heapq.heappop(host.window))
                 loan = self._loans[self.key(host.name)]
                 task = self._begun[number] = loan.tasks.pop(number)
+                loan.unsettled += 1
                 self.turns.take(host, now)
                 leases.append(self._lease(number, host.name, task))
                 if not loan.tasks:
@@ -197,8 +203,17 @@ class Loans:
         loan = self._loans.get(self.key(lease.host))
         if loan is None:
             return False
+        loan.unsettled -= 1
         self._queue(loan, lease.id, task)
         return True
+
+    def settled(self, hosts: Iterable[str]) -> None:
+        """A request of each of these was begun here, and its end is committed."""
+        for host in hosts if self._settles else ():
+            loan = self._loans.get(self.key(host))
+            if loan is not None:
+                loan.unsettled -= 1
+                self._changed.add(loan.key)
 
     # -- places ------------------------------------------------------------------------------------------------------
 
@@ -251,6 +266,8 @@ class Loans:
                 continue
             if loan.controller.taken:
                 loan.has_more |= look is self._loans  # or there is by now
+                continue
+            if self._settles and loan.unsettled > 0:
                 continue
             is_idle = not loan.tasks and loan.kept_until <= now
             if are_unwanted or is_idle or loan.controller.turn > now + _HOLD_SECONDS:

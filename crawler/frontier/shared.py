@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from crawler import url as urls
 from crawler.contracts import Counts, Leased, Outcome, Verdict
 from crawler.errors import BlockedError, EngineUnavailable, SessionLost
 from crawler.frontier.allowance import Allowance
 from crawler.frontier.broker import Ask, Claim, Control, End, WorkerEpoch
+from crawler.frontier.host_values import host_of, may_be_old
 from crawler.frontier.loans import Loans, quota
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _RECENT: Final = 1 << 20
 _HOST_VALUES: Final = 10_000
 _WISH_SECONDS: Final = 5.0
 """A host that nobody here has asked for since is not wanted any more."""
-_SHARED: Final = ("cookie/", "started")
+_SHARED: Final = ("cookie/", "started", "trap/")
 """What values for all workers begin with; the others are this worker's own."""
 _UNITS: Final = 100
 """Pages of `crawl.page_limit` that are taken at once."""
@@ -69,7 +69,8 @@ class SharedFrontier:
     """`crawler.contracts.Frontier` over a `Broker`.
 
     `rule`, `rng`, `group` and `concurrency` are as for `LocalFrontier`. Where `page_limit` is not 0, call `count_pages`
-    before anything else. `lapses`: see `Loans`. `serve` and `commit` raise `EngineUnavailable` and `SessionLost`.
+    before anything else. `lapses`, `settles`: see `Loans`. `serve` and `commit` raise `EngineUnavailable` and
+    `SessionLost`.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SharedFrontier:
         concurrency: int,
         page_limit: int = 0,
         lapses: int = 1,
+        settles: bool = False,
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.on_stop: Callable[[str], None] = lambda reason: None
@@ -90,10 +92,12 @@ class SharedFrontier:
         self.on_named: Callable[[str], None] = lambda host: None
         """A host that `start()` named, here or elsewhere, is on loan."""
         self.on_shared: Callable[[Mapping[str, bytes | None]], None] = lambda values: None
-        """Other workers committed these values."""
+        """Other workers committed these values, or they came with a host."""
         self._broker = broker
         self._clock = clock
-        self._loans = loans = Loans(rule=rule, rng=rng, group=group, concurrency=concurrency, lapses=lapses)
+        self._loans = loans = Loans(
+            rule=rule, rng=rng, group=group, concurrency=concurrency, lapses=lapses, settles=settles
+        )
         turns = loans.turns
         self.again, self.observe, self.host = turns.again, turns.observe, turns.change
         self.controller = turns.controller
@@ -119,6 +123,8 @@ class SharedFrontier:
         self._reached: dict[tuple[str, int], bool] = {}
         self._entries: list[Entry] = []
         self._ends: list[End] = []
+        self._settling: list[str] = []
+        """Hosts whose requests ended in the open epoch."""
         self._added = self._duplicates = self._completed = 0
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -249,6 +255,8 @@ class SharedFrontier:
 
     def _keep(self, lent: HostLoan) -> None:
         self._of_hosts.update(lent.values)
+        if lent.values and lent.key not in self._loans:
+            self.on_shared(lent.values)
         while len(self._of_hosts) > _HOST_VALUES:
             self._of_hosts.popitem(last=False)
 
@@ -376,6 +384,7 @@ class SharedFrontier:
             if verdict is Verdict.RELEASE and not wait and self._loans.put_back(lease, task):
                 continue
             self._completed += verdict in (Verdict.DONE, Verdict.DEAD)
+            self._settling.append(lease.host)
             self._ends.append(End(task.id, verdict, wait, outcome.record, outcome.end))
 
     def at_work(self, lease: Lease | None) -> None:
@@ -410,10 +419,12 @@ class SharedFrontier:
     async def commit(self, values: Mapping[str, bytes | None], now: float) -> int:
         entries, self._entries = self._entries, []
         ends, self._ends = self._ends, []
+        settling, self._settling = self._settling, []
         self._number += 1
         epoch = self._epoch(entries, ends, values)
         duplicates = await self._broker.commit(epoch)
         self._committed = self._clock.now()
+        self._loans.settled(settling)
         if epoch.entries:
             self._next_ask = self._committed
             self._stir.set()
@@ -433,9 +444,9 @@ class SharedFrontier:
                 named = set(msgspec.json.decode(value or b"[]", type=list[str]))
                 epoch.named.extend(named - self._named)
                 self._named = named
-            elif key.startswith("robots/"):
-                host = self._loans.key(urls.host_key(key.removeprefix("robots/") + "/"))
-                epoch.of_hosts.setdefault(host, {})[key] = value
+            elif (host := host_of(key)) is not None:
+                if host in self._loans or not may_be_old(key):  # others count there, if it is not here any more
+                    epoch.of_hosts.setdefault(self._loans.key(host), {})[key] = value
             else:
                 (epoch.shared if key.startswith(_SHARED) else epoch.own)[key] = value
         if "started" in self._values:

@@ -139,6 +139,7 @@ class _Child:
                 group=rooms.group,
                 concurrency=settings.crawl.concurrency,
                 page_limit=settings.crawl.page_limit,
+                settles=settings.crawl.pages_per_host > 0,
             )
             await stack.enter_async_context(frontier)
             stats = Stats(spider.name, clock.now())

@@ -294,6 +294,20 @@ async def test_values_of_a_host_come_with_it_once(crew):
     assert loan.values == {"robots/http://a.test": b"Disallow: /"}
 
 
+async def test_what_a_host_gave_of_its_budget_comes_with_it_each_time(crew):
+    one, two = await crew.worker("w1"), await crew.worker("w2")
+    key = "budget/host/a.test:80"
+    await one.add(*(entry(n) for n in range(20)), of_hosts={"a.test:80": {key: b"1"}})
+    for worker, count in ((two, b"1"), (two, b"1"), (one, b"2"), (two, b"3")):
+        if count != b"1":
+            await worker.commit(of_hosts={"a.test:80": {key: count}})
+        (loan,) = await worker.borrow()
+        assert loan.values == {key: count}
+        await worker.give_back(loan)
+    late = await crew.worker("w3")
+    assert key not in late.session.own
+
+
 async def test_a_host_without_delay_is_lent_to_several_but_never_more_of_it_than_there_is(crew):
     workers = [await crew.worker(f"w{n}") for n in range(4)]
     for worker in workers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crawler.errors import SessionLost
 from crawler.frontier.broker import Given, HostLoan, Task
+from crawler.frontier.host_values import may_be_old
 from crawler.frontier.redis.connection import command
 from crawler.frontier.redis.crawl import milliseconds
 from crawler.frontier.redis.keys import preferred
@@ -200,7 +201,9 @@ class Lender:
             self._sent.clear()
         wanted = []
         for key, _, _, _, names, *_ in lent:
-            unknown = [name for name in names if now - self._sent.get(name, 0.0) > _SENT_SECONDS]
+            unknown = [
+                name for name in names if may_be_old(name.decode()) or now - self._sent.get(name, 0.0) > _SENT_SECONDS
+            ]
             self._sent.update(dict.fromkeys(unknown, now))
             if unknown:
                 shard = self._crawl.config.shard_of(key.decode())
