@@ -126,9 +126,14 @@ async def _drain(task: asyncio.Task[None], items: asyncio.Queue[Any]) -> None:
 
 
 def run(spider: type[Spider], **options: Any) -> Result:
-    """`crawl`, blocking, with Ctrl-C as on the command line: once to stop in good order, twice to stop at once."""
+    """`crawl`, blocking, with Ctrl-C as on the command line: once to stop in good order, twice to stop at once.
+
+    Raises RuntimeError where a loop is running already, as in a notebook: there `await crawl(...)` does it.
+    """
     from crawler.signals import run_until_stopped
 
+    if _is_in_loop():
+        raise RuntimeError("run() blocks, and an event loop is running here already: use `await crawl(...)` instead")
     clock = options.pop("clock", None)
     opened = _crawl(
         spider,
@@ -146,6 +151,14 @@ def run(spider: type[Spider], **options: Any) -> Result:
     if options:
         raise TypeError(f"run() has no option {', '.join(map(repr, options))}")
     return run_until_stopped(opened)
+
+
+def _is_in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _crawl(

@@ -282,7 +282,7 @@ class Collector:
             raise CallbackError(f"spider {self._spider.name!r} has no method {missing!r} to give {request!r} to")
 
     def _add_links(self, page: Page, links: Links) -> None:
-        if links.template.dont_filter or links.template.key is not None or links.template.session is not None:
+        if not _differ_in_url_alone(links.template):
             for request in links:
                 self._add_request(page, request)
             return
@@ -339,6 +339,13 @@ class Collector:
 
 
 _END: Any = object()
+
+
+def _differ_in_url_alone(template: Request) -> bool:
+    """Whether links of this template are what other plain links are, and may be compared by their URLs."""
+    if template.dont_filter or template.key is not None or template.session is not None:
+        return False
+    return template.method == "GET" and not template.dedup_body
 
 
 def _is_filtered(hop: Request) -> bool:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from crawler import url as urls
+from crawler.query import encode_query
 from crawler.request import Request, Unfollowed
 
 __all__ = ["Links"]
@@ -28,7 +29,7 @@ class Links:
     of the page, in which their queries are sent.
     """
 
-    __slots__ = ("_accepted", "_base", "_encoding", "_references", "_template", "_urls")
+    __slots__ = ("_accepted", "_base", "_encoding", "_params", "_references", "_template", "_urls")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Links:
         self._references = references
         self._accepted = _filter(_compiled(allow), _compiled(deny)) if allow or deny else None
         self._template = (Request if followed else Unfollowed)(base, callback, **(options or {}))
+        self._params = options.get("params") if options else None
         self._urls: list[str] | None = None
 
     @classmethod
@@ -53,7 +55,7 @@ class Links:
         """Links that were resolved before: absolute, normalised, each once. They become copies of `template`."""
         links = cls.__new__(cls)
         links._base, links._encoding, links._references, links._accepted = template.url, "utf-8", urls, None
-        links._template, links._urls = template, urls
+        links._template, links._urls, links._params = template, urls, None
         return links
 
     @property
@@ -86,9 +88,10 @@ class Links:
             del references[""]  # fragments of this page
         found = dict.fromkeys(urls.Joiner(self._base, self._encoding).many(references))
         accepted = self._accepted
-        if accepted is None:
-            return [url for url in found if url is not None]
-        return [url for url in found if url is not None and accepted[url]]
+        resolved = [url for url in found if url is not None and (accepted is None or accepted[url])]
+        if self._params:  # a part of the URL, which each link has of its own
+            return list(dict.fromkeys([encode_query(url, self._params) for url in resolved]))
+        return resolved
 
 
 class _Filter(dict[str, bool]):

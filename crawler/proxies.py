@@ -83,7 +83,8 @@ def authorization(url: str) -> str | None:
 def _parsed(url: str) -> tuple[SplitResult, int]:
     try:
         parts = urlsplit(url)
-        port = parts.port or _PORTS[parts.scheme]
+        usual = _PORTS[parts.scheme]  # for its scheme is wrong with a port, too
+        port = parts.port or usual
         # An `@` behind the host is the rest of a password that holds an unescaped `/`, `?` or `#`.
         if parts.hostname and parts.port != 0 and "@" not in url[url.index(parts.netloc) + len(parts.netloc) :]:
             return parts, port

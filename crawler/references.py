@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from crawler.item import type_name
 from crawler.selector import Selector
 
 if TYPE_CHECKING:
@@ -31,14 +32,18 @@ def attribute_of(query: str) -> str | None:
 
 
 def reference_of(node: Any) -> str | None:
-    """The address an element points to: `href` of links, else `src`; the text of an attribute selector itself."""
+    """The address an element points to: `href` of links, else `src`; the text of an attribute selector itself.
+
+    Raises TypeError for what is none of these."""
     if isinstance(node, str):
         return node
     if isinstance(node, Selector):
         if isinstance(node.root, str):
             return node.root
         node = node.root
-    attributes = node.attributes
+    attributes = getattr(node, "attributes", None)
+    if attributes is None:
+        raise TypeError(f"a link is a reference, a selector of one element, or an element, not a {type_name(node)}")
     found = attributes.get(_LINK_ATTRIBUTES.get(node.tag, "src"))
     return found if isinstance(found, str) else None
 

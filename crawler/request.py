@@ -8,33 +8,40 @@ spider's own module knows (`RequestCodec`).
 
 from __future__ import annotations
 
-import base64
 import copy
-import datetime as dt
+import datetime as dt  # noqa: TC003 - msgspec reads the annotations when the program runs
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import force_setattr
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from crawler import url as urls
+from crawler.arguments import (
+    NO_HEADERS,
+    NORMALIZED,
+    Timeout,
+    basic,
+    checked_method,
+    checked_priority,
+    credentials,
+    flag,
+    header_map,
+    header_names,
+    header_pairs,
+    method_name,
+    values_by_name,
+)
 from crawler.attempt import Attempt, kept
 from crawler.body import FilePath, Multipart, storable
 from crawler.errors import InvalidURL, NotStorable
-from crawler.item import type_name
 from crawler.query import encode_query
 from crawler.storable import ENCODER, STORABLE_DATA, ValueCodec, pack
 
-__all__ = ["FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout", "Unfollowed"]
-
-_PRIORITY_LIMIT = 2**31 - 1
-NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
-_PIN = re.compile(r"(?i:sha256:)?(?:[0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}")
-_TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+__all__ = ["NO_HEADERS", "FilePath", "Hop", "Multipart", "Request", "RequestCodec", "Timeout", "Unfollowed"]
 
 
 class Hop(msgspec.Struct, frozen=True, array_like=True):
@@ -55,15 +62,6 @@ class Hop(msgspec.Struct, frozen=True, array_like=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("status", self.status), ("url", urls.redact(self.url))]
-
-
-class Timeout(msgspec.Struct, frozen=True, array_like=True):
-    """`aiohttp.ClientTimeout`'s words, in seconds; None means none."""
-
-    total: float | None = None
-    connect: float | None = None
-    sock_connect: float | None = None
-    sock_read: float | None = None
 
 
 class _Target(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,33 +129,35 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         # Also runs when a record is read back: every step leaves its own result as it is.
         self._check_url()
         self._check_names()
-        if self.priority and not -_PRIORITY_LIMIT <= self.priority <= _PRIORITY_LIMIT:
-            raise ValueError(f"priority {self.priority} is outside ±{_PRIORITY_LIMIT}")
-        meta: Any = self.meta
-        if meta is None:
-            force_setattr(self, "meta", {})
-        cb_kwargs: Any = self.cb_kwargs
-        if cb_kwargs is None:
-            force_setattr(self, "cb_kwargs", {})
+        if self.priority or type(self.priority) is not int:
+            force_setattr(self, "priority", checked_priority(self.priority))
+        if self.meta or type(self.meta) is not dict:
+            force_setattr(self, "meta", values_by_name("meta", self.meta))
+        if self.cb_kwargs or type(self.cb_kwargs) is not dict:
+            force_setattr(self, "cb_kwargs", values_by_name("cb_kwargs", self.cb_kwargs))
+        flags = _TO_FLAGS(self)
+        if tuple(map(type, flags)) != _ALL_BOOL:
+            for name, value in zip(_FLAGS, flags, strict=True):
+                force_setattr(self, name, flag(name, value))
         if self.auth is not None or (self.headers and type(self.headers) is not CIMultiDictProxy):
             self._settle_headers()
         if self.skip_auto_headers:
-            force_setattr(self, "skip_auto_headers", _header_names(self.skip_auto_headers))
+            force_setattr(self, "skip_auto_headers", header_names(self.skip_auto_headers))
         values = _TO_NORMALIZE(self)
         if values != _USUAL:
-            for name, value in zip(_NORMALIZED, values, strict=True):
+            for name, value in zip(NORMALIZED, values, strict=True):
                 if value is not None:
-                    force_setattr(self, name, _NORMALIZED[name](value))
+                    force_setattr(self, name, NORMALIZED[name](value))
         if self.body is not None or self.data is not None or self.json is not None:
             self._check_body()
 
     def _check_names(self) -> None:
         if self.method != "GET":
-            force_setattr(self, "method", _checked_method(self.method))
+            force_setattr(self, "method", checked_method(self.method))
         if self.callback is not None:
-            force_setattr(self, "callback", _method_name(self.callback))
+            force_setattr(self, "callback", method_name(self.callback))
         if self.errback is not None:
-            force_setattr(self, "errback", _method_name(self.errback))
+            force_setattr(self, "errback", method_name(self.errback))
 
     def _check_url(self) -> None:
         given = self.url
@@ -171,20 +171,21 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
 
     def _settle_headers(self) -> None:
         """What is said of headers in other words: `auth`, and None for one that is not to be sent."""
-        items = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
-        pairs = [(str(name), value) for name, value in items]
+        pairs = header_pairs(self.headers)
         unwanted = [name for name, value in pairs if value is None]
         pairs = [(name, value) for name, value in pairs if value is not None]
         if self.auth is not None:
-            pairs.append(("Authorization", _basic(*_credentials(self.auth))))
+            pairs.append(("Authorization", basic(*credentials("auth", self.auth))))
             force_setattr(self, "auth", None)
-        force_setattr(self, "headers", _header_map(pairs))
+        force_setattr(self, "headers", header_map(pairs))
         force_setattr(self, "skip_auto_headers", (*self.skip_auto_headers, *unwanted))
 
     def _check_body(self) -> None:
         if sum(part is not None for part in (self.body, self.data, self.json)) > 1:
             raise ValueError("give one of body, data and json")
         data = self.data
+        if isinstance(data, (int, float)):
+            raise TypeError(f"data is a form, text, bytes, a FilePath or a stream, not {data!r}; json= takes any value")
         if isinstance(data, Mapping):
             force_setattr(self, "data", list(data.items()))
         elif data is not None and type(data) not in STORABLE_DATA and type(data).__name__ == "FormData":
@@ -251,6 +252,9 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
         from crawler.curl import render
 
         return render(self)
+
+    def __hash__(self) -> int:
+        return hash((self.method, self.url))  # equal requests have these in common; `meta` has no hash
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {urls.redact(self.url)}>"
@@ -319,9 +323,6 @@ class RequestCodec:
         return self.encode(request.replace(attempts=kept(request.attempts, attempt)))
 
 
-# -- arguments -------------------------------------------------------------------------------------------------------
-
-
 def _as_written(url: str) -> str:
     """Path and query as they stand, behind a normalised scheme and host: those are judged, so they must be plain."""
     normal = urls.normalize(url)
@@ -337,119 +338,9 @@ def _as_written(url: str) -> str:
     return origin + (rest if rest.startswith("/") else f"/{rest}")
 
 
-def _method_name(callback: Any) -> str:
-    if isinstance(callback, str):
-        return callback
-    owner = getattr(callback, "__self__", None)
-    name = getattr(callback, "__name__", "")
-    if owner is None or not name or getattr(owner, name, None) != callback:
-        raise TypeError(f"a callback is a method of the spider or its name, not {callback!r}: it is stored as a name")
-    return cast("str", name)
-
-
-def _checked_method(method: str) -> str:
-    if not method or not _TOKEN_CHARACTERS.issuperset(method):
-        raise ValueError(f"{method!r} is not an HTTP method (RFC 9110, section 9.1: a token)")
-    return method.upper()
-
-
-def _header_map(headers: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> CIMultiDictProxy[str]:
-    if type(headers) is CIMultiDictProxy:
-        return headers if headers else NO_HEADERS
-    items = headers.items() if isinstance(headers, Mapping) else headers
-    pairs = [(str(name), str(value)) for name, value in items]
-    for name, value in pairs:
-        if not name or not _TOKEN_CHARACTERS.issuperset(name):
-            raise ValueError(f"{name!r} is not a header name (RFC 9110, section 5.1: a token)")
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise ValueError(f"the value of header {name} holds a CR, LF or NUL")
-    if len(pairs) > 1:  # aiohttp knows two fields of one name by their spelling
-        spelling: dict[str, str] = {}
-        pairs = [(spelling.setdefault(name.lower(), name), value) for name, value in pairs]
-    return CIMultiDictProxy(CIMultiDict(pairs)) if pairs else NO_HEADERS
-
-
-def _timeout(timeout: Any) -> float | Timeout:
-    if isinstance(timeout, bool):
-        raise TypeError("timeout is a number of seconds or an aiohttp.ClientTimeout")
-    if isinstance(timeout, (int, float)):
-        if timeout < 0:
-            raise ValueError(f"timeout {timeout} is negative")
-        return timeout
-    if isinstance(timeout, Timeout):
-        return timeout
-    if isinstance(timeout, (list, tuple)):  # as it comes out of a record
-        return Timeout(*timeout)
-    names = Timeout.__struct_fields__
-    if all(hasattr(timeout, name) for name in names):
-        return Timeout(*(getattr(timeout, name) for name in names))
-    raise TypeError(f"timeout is a number of seconds or an aiohttp.ClientTimeout, not a {type_name(timeout)}")
-
-
-def _aware(not_before: float | dt.datetime) -> float | dt.datetime:
-    if isinstance(not_before, dt.datetime) and not_before.tzinfo is None:
-        raise ValueError("not_before needs a datetime with a time zone: datetime.now(UTC) + …")
-    return not_before
-
-
-def _as_bytes(body: bytes | str) -> bytes:
-    return body.encode() if isinstance(body, str) else bytes(body)
-
-
-def _basic(user: str, password: str) -> str:
-    """RFC 7617, in UTF-8."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-
-
-def _header_names(given: Iterable[str]) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else tuple(map(str, given))
-    for name in names:
-        if not name or not _TOKEN_CHARACTERS.issuperset(name):
-            raise ValueError(f"{name!r} is not a header name (RFC 9110, section 5.1: a token)")
-    return names
-
-
-def _tls(given: Any) -> Any:
-    """Raises ValueError for a pin that is none; a context is for inline requests."""
-    if isinstance(given, str) and not _PIN.fullmatch(given):
-        raise ValueError(f"tls is False, 'sha256:' and 64 hex digits, or an ssl.SSLContext, not {given!r}")
-    if isinstance(given, bool | str) or hasattr(given, "wrap_bio"):
-        return None if given is True else given
-    raise TypeError(f"tls is False, 'sha256:' and 64 hex digits, or an ssl.SSLContext, not a {type_name(given)}")
-
-
-def _compression(given: str | bool) -> str | None:
-    """aiohttp's words, of which True is deflate."""
-    coding = "deflate" if given is True else given or None
-    if coding not in (None, "gzip", "deflate"):
-        raise ValueError(f"compress is 'gzip' or 'deflate', not {given!r}")
-    return coding
-
-
-def _ok_status(given: Any) -> list[int | str]:
-    if isinstance(given, (int, str)):
-        return [given]
-    return [status for status in given if isinstance(status, (int, str))]
-
-
-def _credentials(given: Any) -> tuple[str, str]:
-    login = getattr(given, "login", None)
-    if login is not None:  # aiohttp.BasicAuth
-        return str(login), str(given.password)
-    user, password = given
-    return str(user), str(password)
-
-
-_NORMALIZED: dict[str, Callable[[Any], Any]] = {
-    "headers": _header_map,
-    "body": _as_bytes,
-    "timeout": _timeout,
-    "not_before": _aware,
-    "ok_status": _ok_status,
-    "proxy_auth": _credentials,
-    "compress": _compression,
-    "tls": _tls,
-}
-_TO_NORMALIZE = attrgetter(*_NORMALIZED)
-_USUAL = tuple(NO_HEADERS if name == "headers" else None for name in _NORMALIZED)
+_TO_NORMALIZE = attrgetter(*NORMALIZED)
+_USUAL = tuple(NO_HEADERS if name == "headers" else None for name in NORMALIZED)
 """Nothing to be done."""
+_FLAGS = ("dont_filter", "allow_redirects", "chunked", "expect100", "encoded", "stream")
+_TO_FLAGS = attrgetter(*_FLAGS)
+_ALL_BOOL = (bool,) * len(_FLAGS)

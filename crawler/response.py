@@ -363,7 +363,7 @@ class Response:
     def follow(self, ref: str | Selector | LexborNode, callback: Any = None, **request: Any) -> Request:
         """A `Request` for one link: a reference, or the selector of an element that has one (`a`, `link`, `img`,
         ...). On a page that asks for its links not to be followed, one that the crawl does not take
-        (`politeness.obey_nofollow`)."""
+        (`politeness.obey_nofollow`). Raises TypeError for anything else, ValueError for what leads nowhere."""
         reference = ref if isinstance(ref, str) else reference_of(ref)
         if reference is None:
             raise ValueError(f"{ref!r} has no href or src to follow")

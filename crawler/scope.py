@@ -53,13 +53,15 @@ class Scope:
 
     def __init__(
         self,
-        allowed_domains: Iterable[str] = (),
+        allowed_domains: str | Iterable[str] = (),
         *,
         allow: Iterable[re.Pattern[str]] = (),
         deny: Iterable[re.Pattern[str]] = (),
         depth_limit: int = 0,
         shape: Shape | None = None,
     ) -> None:
+        if isinstance(allowed_domains, str):
+            allowed_domains = (allowed_domains,)
         self._domains = frozenset(domain.lower().strip(".") for domain in allowed_domains)
         self._allow = tuple(allow)
         self._deny = tuple(deny)

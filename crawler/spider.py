@@ -6,8 +6,9 @@ import functools
 import inspect
 import logging
 import re
+import types
 import typing
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
@@ -114,8 +115,8 @@ class Spider:
     name: ClassVar[str] = ""
     start_urls: Sequence[str] = ()
     """Where the default `start()` begins."""
-    allowed_domains: Sequence[str] = ()
-    """Hosts to stay on; a domain covers its subdomains. Empty: no limit."""
+    allowed_domains: str | Sequence[str] = ()
+    """Hosts to stay on, or the only one; a domain covers its subdomains. Empty: no limit."""
     allow: str | re.Pattern[str] | Sequence[str | re.Pattern[str]] = ()
     """Regular expressions searched in the absolute URL of everything that is to be fetched, start requests and targets
     of redirects too: one has to be found. Empty: no limit."""
@@ -279,9 +280,9 @@ _NO_CALLBACKS = frozenset(vars(Spider)) - {"parse", "failed"}
 
 
 def _annotations(cls: type) -> dict[str, Any]:
-    """The types of a spider's own class attributes. Each is read alone: one that only type checkers can resolve must
-    not keep the others from being converted."""
-    hints: dict[str, Any] = {}
+    """The types of a spider's own class attributes, and of those two of `Spider` that are arguments as well. Each is
+    read alone: one that only type checkers can resolve must not keep the others from being converted."""
+    hints: dict[str, Any] = {"start_urls": tuple[str, ...], "allowed_domains": tuple[str, ...]}
     for owner in reversed(cls.__mro__):
         if owner in (Spider, object):
             continue
@@ -300,17 +301,40 @@ def _converted(spider: str, name: str, value: Any, hints: Mapping[str, Any]) -> 
         return value
     if typing.get_origin(kind) is ClassVar:
         (kind,) = typing.get_args(kind)
-    origin = typing.get_origin(kind) or kind
-    given: Any = value
-    if isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str:
-        given = [part.strip() for part in value.split(",") if part.strip()]
     try:
-        return msgspec.convert(given, kind, strict=False)
-    except (msgspec.ValidationError, TypeError) as error:
+        return msgspec.convert(_as_given(value, kind), kind, strict=False, dec_hook=_made)
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise SettingsError(
             f"argument {name} of spider {spider!r}: {value!r} is not {_named(kind)} ({error})"
         ) from error
 
 
+def _as_given(value: str, kind: Any) -> Any:
+    """Text in the shape of its type: several values are separated by commas, a dict is a JSON object."""
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    kinds = [typing.get_origin(each) or each for each in (typing.get_args(kind) if is_union else (kind,))]
+    if str in kinds:
+        return value
+    if type(None) in kinds and not value.strip():
+        return None
+    for each in kinds:
+        if each is bool:
+            return _WORDS.get(value.strip().lower(), value)
+        if isinstance(each, type) and issubclass(each, Mapping):
+            return msgspec.json.decode(value)
+        if isinstance(each, type) and issubclass(each, Sequence | Set) and not issubclass(each, str | bytes):
+            return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _made(kind: type, value: Any) -> Any:
+    """A `Path`, and whatever else is made of a text."""
+    return kind(value)
+
+
+_WORDS = {"yes": True, "no": False}
+"""Beside those that msgspec knows; as in the settings."""
+
+
 def _named(kind: Any) -> str:
-    return getattr(kind, "__name__", None) or str(kind)
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -16,7 +19,6 @@ from crawler.testing import LocalSite
 
 if TYPE_CHECKING:
     from decimal import Decimal
-    from pathlib import Path
 
 FAST = {"politeness": {"delay_seconds": 0, "obey_robots": False, "concurrency_per_host": 8}}
 
@@ -178,6 +180,48 @@ async def test_arguments_become_attributes_of_the_annotated_type() -> None:
         "count": 3, "ratio": 1.5, "deep": True, "tags": ("a", "b"), "mode": "b", "free": "7", "unknown": "x",
         "for_checkers": "1.0",
     }  # fmt: skip
+
+
+class Typed(Spider):
+    name = "typed"
+    folder: Path = Path()
+    perhaps: Path | None = None
+    limit: int | None = 3
+    flag: bool = False
+    wanted: set[str] = set()
+    sizes: list[int] | None = None
+    options: dict[str, int] = {}
+    price: Fraction = Fraction(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("folder", "/tmp/x", Path("/tmp/x")),
+        ("perhaps", "x", Path("x")),
+        ("perhaps", "", None),
+        ("limit", "5", 5),
+        ("limit", "", None),
+        ("flag", "yes", True),
+        ("flag", "No", False),
+        ("wanted", "a, b", {"a", "b"}),
+        ("sizes", "1,2", [1, 2]),
+        ("options", '{"a": 1}', {"a": 1}),
+        ("price", "1/3", Fraction(1, 3)),
+        ("start_urls", "http://a.example/, http://b.example/", ("http://a.example/", "http://b.example/")),
+        ("allowed_domains", "a.example", ("a.example",)),
+    ],
+)
+def test_an_argument_becomes_what_its_annotation_says(name: str, value: str, wanted: Any) -> None:
+    assert getattr(Typed(**{name: value}), name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"), [("limit", "x", "int | None"), ("options", "{", "dict"), ("price", "x", "Fraction")]
+)
+def test_an_argument_of_the_wrong_type_names_what_it_should_be(name: str, value: str, kind: str) -> None:
+    with pytest.raises(SettingsError, match=f"argument {name} of spider 'typed'.* is not {re.escape(kind)}"):
+        Typed(**{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), [("count", "many"), ("deep", "perhaps"), ("mode", "c"), ("ratio", "1,5")])
@@ -440,6 +484,11 @@ def test_run_blocks_until_the_crawl_has_ended(tmp_path: Path) -> None:
     result = run(Nothing, output=tmp_path / "items.jsonl", settings=FAST)
     assert result.reason == "finished"
     assert numbers(tmp_path / "items.jsonl") == [1]
+
+
+async def test_run_says_what_to_do_where_a_loop_is_running() -> None:
+    with pytest.raises(RuntimeError, match=r"await crawl\("):
+        run(Numbers)
 
 
 def test_run_names_an_option_that_it_does_not_have() -> None:

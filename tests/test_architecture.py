@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     # 0 words: values, no asyncio, no aiohttp
-    """attempt errors entry crash dead_letter fate redaction url query encoding css selector references directives links
-    body storable request form file_names curl response item settings contracts listings markup""",
+    """arguments attempt errors entry crash dead_letter fate redaction url query encoding css selector references
+    directives links body storable request form file_names curl response item settings contracts listings markup""",
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O

@@ -67,6 +67,50 @@ def test_each_request_of_a_batch_has_the_options_and_its_own_url() -> None:
     assert (second.callback, second.priority, second.headers["a"]) == ("parse", 3, "b")
 
 
+def test_params_are_added_to_each_link_of_a_batch() -> None:
+    links = Links(BASE, ["a?x=1", "b", "b#f"], options={"params": {"q": 1}})
+    assert [request.url for request in links] == [f"{BASE}a?x=1&q=1", f"{BASE}b?q=1"] == links.urls()
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "POST"}, {"method": "POST", "json": {"a": 1}}, {"body": b"x"}, {"params": {"q": "1"}}]
+)
+async def test_links_with_another_method_body_or_query_are_other_requests(options: dict[str, Any]) -> None:
+    class Twice(Spider):
+        name = "twice"
+        site = ""
+
+        async def start(self) -> Any:
+            yield self.request(f"{self.site}/")
+
+        def parse(self, response: Response) -> Any:
+            yield response.follow_all("a", self.leaf)
+            yield response.follow_all("a", self.leaf, **options)
+            yield response.follow_all("a", self.leaf, **options)
+
+        def leaf(self, response: Response) -> None:
+            """An end."""
+
+    async with LocalSite() as site:
+        site.page("/", "<a href=/leaf>x</a>")
+        site.page("/leaf", "")
+        run = await run_spider(Twice, args={"site": site.url})
+        plain, other = site.requests()[1:]
+    assert (plain.method, plain.path, plain.body) == ("GET", "/leaf", b"")
+    assert (other.method, other.path, other.body) != (plain.method, plain.path, plain.body)
+    assert run.stats["duplicates"] == 1
+
+
+@pytest.mark.parametrize("what", [None, 5, "all"])
+def test_what_is_no_link_is_an_error_that_says_so(what: Any) -> None:
+    page = Response("http://a.test/", body=b"<a href=x>x</a><a href=y>y</a>")
+    with pytest.raises(TypeError, match="a selector of one element"):
+        page.follow(page.css("a") if what == "all" else what)
+    if what != "all":
+        with pytest.raises(TypeError, match="a selector of one element"):
+            page.follow_all([what])
+
+
 class Web(Spider):
     """Six pages, each of which links to all of them, to one elsewhere, and to one of its own."""
 

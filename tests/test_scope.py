@@ -79,6 +79,12 @@ def test_a_path_of_a_thousand_segments_takes_no_time() -> None:
     assert time.perf_counter() - began < 0.05
 
 
+def test_a_domain_alone_is_a_list_of_one() -> None:
+    scope = Scope("a.test", shape=USUAL)
+    assert scope.refusal("http://www.a.test/", 0) is None
+    assert scope.refusal("http://b.test/", 0) == "offsite"
+
+
 def test_deny_wins_over_allow_and_both_search_the_absolute_url() -> None:
     scope = Scope(allow=compiled("s", "allow", [r"/blog/", re.compile("^https:")]), deny=compiled("s", "deny", r"\?"))
     assert scope.refusal("http://a.test/blog/x", 1) is None

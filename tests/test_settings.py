@@ -686,8 +686,15 @@ def test_an_unknown_key_names_the_nearest_one(written: str, nearest: str) -> Non
     assert nearest == "politeness" or "hosts" in nearest or nearest in DEFAULTS
 
 
-def test_a_key_like_nothing_lists_what_its_table_has() -> None:
-    assert problems(command_line_layer(["log.qqqq=1"])) == ["-s log.qqqq: unknown key; log has level, json"]
+@pytest.mark.parametrize("name", ["qqqq", "foo"])
+def test_a_key_like_nothing_lists_what_its_table_has(name: str) -> None:
+    assert problems(command_line_layer([f"log.{name}=1"])) == [f"-s log.{name}: unknown key; log has level, json"]
+
+
+def test_a_key_with_its_table_in_its_name_is_explained() -> None:
+    assert problems(mapping_layer("settings=", {"log.level": "INFO"})) == [
+        'settings=: "log.level": unknown key; write it as level in the table log'
+    ]
 
 
 def test_every_mistake_of_every_layer_is_reported_in_one_go(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ _SCRAPY = {
 def unknown(given: Given, path: tuple[str, ...]) -> str:
     """What an error says of a key that does not exist: the nearest one, or what there is."""
     near = _nearest(path)
+    if near and path == (near,):  # "table.key" as one name
+        table, _, name = near.partition(".")
+        return f"unknown key; write it as {name} in the table {table}"
     if near and given.variable:
         near = PREFIX + near.upper().replace(".", "__")
     if near:
@@ -76,7 +79,8 @@ def _nearest(path: tuple[str, ...]) -> str | None:
     near = (
         [beside[name] for name in get_close_matches(leaf, beside, 1, cutoff=0.8)]
         or [key for key, name in keys.items() if name == leaf]
-        or get_close_matches(".".join(path).lower(), [*keys, *TABLES], 1)
+        or [beside[name] for name in get_close_matches(leaf, beside, 1)]
+        or (get_close_matches(".".join(path).lower(), [*keys, *TABLES], 1) if path[0] not in TABLES else [])
         or [key for name in get_close_matches(leaf, keys.values(), 1) for key in keys if keys[key] == name]
     )
     return near[0] if near else None
