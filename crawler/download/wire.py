@@ -13,6 +13,7 @@ such a request again, if it is safe to.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -27,8 +28,6 @@ from crawler.errors import ProtocolError
 from crawler.url import redact
 
 if TYPE_CHECKING:
-    import asyncio
-
     from aiohttp.client_reqrep import ConnectionKey
 
 __all__ = ["LINE_BYTES", "MOST_HEADERS", "Departure", "StaleConnection", "Wire", "refuse_status"]
@@ -56,14 +55,15 @@ class StaleConnection(aiohttp.ClientConnectionError):
 class Departure:
     """When a request that is being written now leaves, at the latest: `at`, by `time.perf_counter`.
 
-    uvloop hands what was written to the system when all that was ready to run has had its turn, which may be a tenth
-    of a second later where many pages came at once."""
+    asyncio hands what is written to the system at once; uvloop when all that was ready to run has had its turn, which
+    may be a tenth of a second later where many pages came at once."""
 
     __slots__ = ("at",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.at = time.perf_counter()
-        loop.call_soon(self._is_over)
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            loop.call_soon(self._is_over)
 
     def _is_over(self) -> None:
         self.at = time.perf_counter()
