@@ -408,7 +408,8 @@ class SharedFrontier:
     def counts(self) -> Counts:
         if self._news is None:
             return Counts(len(self._entries), self._loans.begun, len(self._loans), 0, self._added, self._duplicates, 0)
-        return self._news.counts
+        counts, here = self._news.counts, self._loans.waiting  # to the broker these are lent
+        return counts._replace(queued=counts.queued + here, leased=max(0, counts.leased - here))
 
     def get(self, key: str) -> bytes | None:
         return self._values.get(key) or self._of_hosts.get(key)

@@ -143,3 +143,13 @@ async def test_a_page_that_redirects_led_to_is_whose_the_broker_says(shared, clo
         assert not frontier.remember("b.test:80", 77)
         await frontier.reach(first[0], "b.test:80", 78)
         assert frontier.remember("b.test:80", 78)
+
+
+async def test_requests_that_are_here_and_not_begun_count_as_waiting(shared, clock):
+    async with worker(shared) as frontier:
+        frontier.add(entries(4), clock.now())
+        await frontier.commit({}, clock.now())
+        assert len(await leased(frontier, clock)) == 1
+        await talk(frontier, clock)
+        counts = frontier.counts()
+        assert (counts.queued, counts.leased) == (3, 1)
