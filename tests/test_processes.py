@@ -256,7 +256,7 @@ async def test_a_second_signal_ends_it_at_once(job):
         await job.committed(21)
         await first.has_asked(job.numbers.site, 24)
         first.process.send_signal(signal.SIGTERM)
-        await first.says("once more to stop at once")
+        await first.process.says("once more to stop at once")
         first.process.send_signal(signal.SIGTERM)
         assert await first.ends() == 75
     job.numbers.open()
