@@ -390,7 +390,7 @@ async def test_a_cancelled_error_of_the_users_own_tasks_is_an_error_like_any_oth
             task.cancel()
             await task
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         run, site = await crawl_one_page(Shape, settings={"crawl": {"concurrency": 2}})
     assert run.reason == "finished"
     assert site.paths == ["/"]

@@ -87,7 +87,7 @@ async def test_a_drain_that_takes_too_long_gives_back_what_is_in_flight(job: Job
         first.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert await first.ends() == 75
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15, "the 20 s that are the default are not up"
     assert job.lines() == 31
     job.numbers.open()
     async with job.crawl() as second:

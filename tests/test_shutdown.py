@@ -457,7 +457,7 @@ def test_an_end_in_the_middle_of(moment: str, way: str, leaves_nothing: Runs, tm
                     result = await task
                     assert result.reason == "interrupted"
                     assert "close_error" not in result.stats["failures"]
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8, "it waited for no time-out"
 
         leaves_nothing(end)
 

@@ -106,7 +106,7 @@ async def test_not_done_in_time(way: str, httpbin: HttpBin, timeout: Any, settin
     seen = await ask(way, Request(httpbin / "delay/2", timeout=timeout), settings=settings)
     assert type(seen.error) is TooSlow
     assert seen.reason == "total_timeout"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
 
 
 async def test_a_body_that_drips_is_ended_by_the_total(way: str, httpbin: HttpBin) -> None:
