@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import sys
 import time
@@ -14,6 +15,12 @@ import pytest
 from crawler.cli import main
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def pytest_collection_finish():
+    """Thousands of tests and what they imported stay until the end: whoever collects garbage need not look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
