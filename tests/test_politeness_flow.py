@@ -38,11 +38,11 @@ def gaps(site: LocalSite) -> list[float]:
 async def test_requests_to_a_host_start_at_least_the_delay_apart_robots_txt_included(at_once: int, noise: Any) -> None:
     async with LocalSite() as site:
         site.page("*", "ok")
-        politeness = {"delay_seconds": 0.08, "concurrency_per_host": at_once}
+        politeness = {"delay_seconds": 0.1, "concurrency_per_host": at_once}
         await run_spider(Wide, args={"sites": (site.url,), "count": 4}, settings={"politeness": politeness})
     assert len(site.journal) == 5
     assert site.journal[0].path == "/robots.txt"
-    assert min(gaps(site)) >= 0.08 - noise.seconds
+    assert min(gaps(site)) >= 0.1 - noise.seconds
 
 
 async def test_inline_fetches_take_their_turn_with_the_others(noise: Any) -> None:
@@ -53,11 +53,11 @@ async def test_inline_fetches_take_their_turn_with_the_others(noise: Any) -> Non
 
     async with LocalSite() as site:
         site.page("*", "ok")
-        politeness = {"delay_seconds": 0.06, "concurrency_per_host": 2}
+        politeness = {"delay_seconds": 0.1, "concurrency_per_host": 2}
         run = await run_spider(Mixed, args={"sites": (site.url,), "count": 3}, settings={"politeness": politeness})
     assert len(run.items) == 3
     assert len(site.journal) == 7
-    assert min(gaps(site)) >= 0.06 - noise.seconds
+    assert min(gaps(site)) >= 0.1 - noise.seconds
 
 
 async def test_retries_take_their_turn_with_the_others(noise: Any) -> None:
@@ -65,11 +65,11 @@ async def test_retries_take_their_turn_with_the_others(noise: Any) -> None:
         site.page("*", "ok")
         site.page("/0", "ok")
         site.page("/0", "busy", status=503, times=2)
-        politeness = {"delay_seconds": 0.06, "adaptive": False}
+        politeness = {"delay_seconds": 0.1, "adaptive": False}
         settings = {"politeness": politeness, "retry": {"base_seconds": 0.001}}
         await run_spider(Wide, args={"sites": (site.url,), "count": 3}, settings=settings)
     assert len(site.requests()) == 5
-    assert min(gaps(site)) >= 0.06 - noise.seconds
+    assert min(gaps(site)) >= 0.1 - noise.seconds
 
 
 async def test_a_connection_that_the_host_closed_is_not_asked_again_before_the_delay(noise: Any) -> None:
@@ -270,11 +270,11 @@ async def test_a_redirect_within_a_host_waits_for_its_own_turn(inline: bool, noi
         for number in range(3):
             site.redirect(f"/from/{number}", f"/to/{number}")
         site.page("*", "ok")
-        settings = {"politeness": {"delay_seconds": 0.06, "obey_robots": False}}
+        settings = {"politeness": {"delay_seconds": 0.1, "obey_robots": False}}
         run = await run_spider(Redirected, args={"sites": (site.url,)}, settings=settings)
     assert sorted(item["url"] for item in run.items) == [f"{site.url}/to/{number}" for number in range(3)]
     assert len(site.journal) == 6
-    assert min(gaps(site)) >= 0.06 - noise.seconds
+    assert min(gaps(site)) >= 0.1 - noise.seconds
     assert run.stats["redirects"] == 3
 
 
@@ -291,11 +291,11 @@ async def test_a_redirected_robots_txt_waits_for_its_turns(noise: Any) -> None:
     async with LocalSite() as site:
         site.redirect("/robots.txt", "/rules")
         site.page("*", "ok")
-        settings = {"politeness": {"delay_seconds": 0.06}}
+        settings = {"politeness": {"delay_seconds": 0.1}}
         await run_spider(Wide, args={"sites": (site.url,), "count": 3}, settings=settings)
     assert [hit.path for hit in site.journal[:2]] == ["/robots.txt", "/rules"]
     assert len(site.journal) == 5
-    assert min(gaps(site)) >= 0.06 - noise.seconds
+    assert min(gaps(site)) >= 0.1 - noise.seconds
 
 
 async def test_a_crawl_delay_is_kept_to_from_the_first_page_on() -> None:
