@@ -273,7 +273,7 @@ async def test_a_stream_that_fails_half_way_leaves_nothing_behind_and_the_crawl_
         site.route("/", handler)
         site.page("/good", "ok")
         args = {"site": site.url, "target": str(tmp_path / "file.bin")}
-        run = await run_spider(Both, args=args, settings={"http": {"read_seconds": 0.2}})
+        run = await run_spider(Both, args=args, settings={"http": {"read_seconds": 0.5}})
     assert run.reason == "finished"
     assert run.items == [{"text": "ok"}]
     assert failure_of(run).reason == reason
