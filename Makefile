@@ -25,7 +25,7 @@ LOCK = $(TOOLS)/lock/bin/uv pip compile --quiet --no-config --custom-compile-com
   --generate-hashes --only-binary :all: --python-version 3.13 --python-platform x86_64-manylinux_2_28
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis fleet simulate flood processes soak durable hostile \
+.PHONY: help run test cost flaws lint types format audit lock fuzz bench instructions growth streams kill politeness frontier redis fleet simulate flood processes soak durable hostile \
   guards secrets clean
 
 help: ## list these targets
@@ -37,11 +37,15 @@ run: $(VENV)/installed ## crawl the demo bookshop, from nothing to a file of ite
 
 test: $(VENV)/installed-dev ## everything CI checks: lint, types, what a page costs, tests
 	@tests/install-debian-packages
-	@$(MAKE) lint
-	@$(MAKE) types
-	$(BIN)/python tests/audit.py --if-possible
-	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
+	@$(MAKE) --jobs 2 lint cost types flaws
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# `make test` runs two of these at a time, none of which uses more than one processor.
+cost: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/instructions/count.py --check --if-possible
+
+flaws: $(VENV)/installed-dev
+	$(BIN)/python tests/audit.py --if-possible
 
 lint: $(VENV)/installed-dev ## ruff: rules and format
 	$(BIN)/ruff check

@@ -127,7 +127,8 @@ class Numbers:
         return web.Response(text="".join(f"<i>{each}</i>" for each in found), content_type="text/html")
 
 
-async def soak(folder: Path, seconds: float, rate: float) -> Soaked:
+async def soak(folder: Path, seconds: float, rate: float, *, pages: int = 0) -> Soaked:
+    """For as long as that, and until there are as many pages."""
     numbers, faults = Numbers(), Counter[str]()
     async with contextlib.AsyncExitStack() as stack:
         sites = []
@@ -138,7 +139,7 @@ async def soak(folder: Path, seconds: float, rate: float) -> Soaked:
             sites[-1].route("*", numbers.page)
         with (folder / "stderr").open("wb") as stderr:
             process = await _start(folder, " ".join(site.url for site in sites), stderr)
-        samples = await _watched(process, numbers, sites, seconds)
+        samples = await _watched(process, numbers, sites, seconds, pages)
         await process.wait()
     said = (folder / "stderr").read_text(errors="replace")
     items = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
@@ -172,13 +173,13 @@ async def _start(folder: Path, hosts: str, stderr: IO[bytes]) -> asyncio.subproc
 
 
 async def _watched(
-    process: asyncio.subprocess.Process, numbers: Numbers, sites: list[LocalSite], seconds: float
+    process: asyncio.subprocess.Process, numbers: Numbers, sites: list[LocalSite], seconds: float, pages: int
 ) -> list[Sample]:
     """From the first request on, as long as is wanted."""
     await sites[1].reached(1)
     samples: list[Sample] = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.returncode is None:
+    while (time.monotonic() < end or numbers.last < pages) and process.returncode is None:
         await asyncio.sleep(min(1.0, seconds / 10))
         with contextlib.suppress(OSError, StopIteration):
             samples.append(_look(process.pid))

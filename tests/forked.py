@@ -59,22 +59,34 @@ class Ended(NamedTuple):
 class Process:
     def __init__(self, pid: int, reader: asyncio.StreamReader, folder: Path, number: int) -> None:
         self.pid = pid
-        self.is_over = False
-        self._reader = reader
+        self._end = asyncio.ensure_future(reader.readline())
         self._folder = folder
         self._number = number
+
+    @property
+    def is_over(self) -> bool:
+        return self._end.done()
 
     @property
     def said(self) -> str:
         return (self._folder / f"stderr-{self._number}").read_text()
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
         """SIGKILL."""
-        os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
+
+    async def says(self, text: str) -> None:
+        """Until its standard error has that in it."""
+        async with asyncio.timeout(SECONDS):
+            while text not in self.said:
+                assert not self.is_over or text in self.said, f"it ended without saying {text!r}:\n{self.said}"
+                await asyncio.sleep(0.01)
 
     async def ends(self) -> Ended:
-        line = await asyncio.wait_for(self._reader.readline(), SECONDS)
-        self.is_over = True
+        line = await asyncio.wait_for(asyncio.shield(self._end), SECONDS)
         return Ended(int(line), self.said, self._folder / f"stdout-{self._number}")
 
 

@@ -9,13 +9,12 @@ import csv
 import gzip
 import itertools
 import json
-import os
 import signal
 import sqlite3
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forked
 import lmdb
 import msgspec
 from aiohttp import web
@@ -27,13 +26,12 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from crawler.testing import LocalSite
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = 240
-SECONDS = 60
-"""How long anything here may take on a busy machine before the test gives up."""
+SECONDS = forked.SECONDS
 
 SPIDER = """
 from crawler import Spider
@@ -96,36 +94,27 @@ class Numbers:
 
 
 class Crawl:
-    """One process. Leaving it unfinished kills it."""
+    """One process, which was forked, and began at once. Leaving it unfinished kills it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: forked.Process) -> None:
         self.process = process
-        self.said = ""
 
-    async def says(self, text: str) -> None:
-        """Until its standard error has that in a line."""
-        assert self.process.stderr is not None
-        while text not in self.said:
-            line = await asyncio.wait_for(self.process.stderr.readline(), SECONDS)
-            assert line, f"it ended without saying {text!r}:\n{self.said}"
-            self.said += line.decode()
+    @property
+    def said(self) -> str:
+        """On standard error."""
+        return self.process.said
 
     async def has_asked(self, site: LocalSite, count: int) -> None:
         """Until the site has had that many requests."""
-        reached, ended = asyncio.ensure_future(site.reached(count)), asyncio.ensure_future(self.process.wait())
+        reached, ended = asyncio.ensure_future(site.reached(count)), asyncio.ensure_future(self.process.ends())
         await asyncio.wait({reached, ended}, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
         if not reached.done():
             reached.cancel()
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            await self.ends()
             raise AssertionError(f"after {len(site.journal)} requests it asked no more:\n{self.said}")
-        ended.cancel()
 
     async def ends(self) -> int:
-        assert self.process.stderr is not None
-        self.said += (await asyncio.wait_for(self.process.stderr.read(), SECONDS)).decode()
-        return await asyncio.wait_for(self.process.wait(), SECONDS)
+        return (await self.process.ends()).code
 
     async def killed(self) -> None:
         self.process.kill()
@@ -147,24 +136,11 @@ class Job:
 
     @contextlib.asynccontextmanager
     async def crawl(self, *options: str, crash_at: str = "") -> AsyncIterator[Crawl]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CRAWLER_")}
-        if crash_at:
-            environment["CRAWLER_CRASH_AT"] = crash_at
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "crawler", "run", "spider_of_numbers.py", "-a", f"site={self.numbers.url}"),
-            *("-a", f"refuses={self.refuses}"),
-            *("--job", self.name, *itertools.chain(*(("-o", output) for output in self.outputs)), *options),
-            cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT)},
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
+        outputs = itertools.chain(*(("-o", output) for output in self.outputs))
+        command = ("run", "spider_of_numbers.py", "-a", f"site={self.numbers.url}", "-a", f"refuses={self.refuses}")
+        command += ("--job", self.name, *outputs, *options)
+        async with forked.start(self.folder, *command, crash_at=crash_at) as process:
             yield Crawl(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
 
     async def committed(self, pages: int) -> None:
         """Until that many pages are in epochs that have ended, items and all. The crawl is held, so this comes, and

@@ -8,6 +8,7 @@ A row is held by the tests that are marked with it: `@pytest.mark.hostile("S01",
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -131,9 +132,14 @@ OPEN: dict[str, str] = {
 
 def holders() -> dict[str, list[str]]:
     """The marked tests of each row, as `path::test`, in order; a whole file as its path."""
+    return _marked(TESTS)
+
+
+@functools.cache
+def _marked(tests: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(TESTS.rglob("test_*.py")):
-        name = str(path.relative_to(TESTS.parent))
+    for path in sorted(tests.rglob("test_*.py")):
+        name = str(path.relative_to(tests.parent))
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 marks = [row for decorator in node.decorator_list for row in _rows(decorator)]

@@ -394,7 +394,7 @@ async def test_leaving_a_stream_stops_the_crawl(leaving: str) -> None:
             await take(stream(Endless, args={"site": site.url}, settings=FAST))
         except LookupError:
             assert leaving == "raise"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while [task for task in asyncio.all_tasks() - before if task.get_name().startswith("stream")]:
                 gc.collect()
                 await asyncio.sleep(0.01)
@@ -417,7 +417,7 @@ async def test_leaving_a_stream_early_is_no_error_to_the_loop() -> None:
         site.page("*", "ok")
         before = asyncio.all_tasks()
         assert await first(stream(Endless, args={"site": site.url}, settings=FAST)) == {"n": 0}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while asyncio.all_tasks() - before - {asyncio.current_task()}:
                 gc.collect()
                 await asyncio.sleep(0.01)

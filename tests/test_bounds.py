@@ -227,8 +227,11 @@ async def test_a_trap_stays_closed_when_the_job_goes_on_and_what_waits_in_it_is_
             def parse(self, response: Response) -> Any:
                 yield from super().parse(response)
                 if self.stats.failures["trap"]:
-                    yield self.request(f"{self.site}/unfinished", dont_filter=True)
-                    raise ValueError
+                    yield from self.failed(None)
+
+            def failed(self, failure: Any) -> Any:  # of what waited in the trap
+                yield self.request(f"{self.site}/unfinished", dont_filter=True)
+                raise ValueError
 
         first = await run_spider(Breaks, args={"site": site.url}, settings=settings, job=tmp_path / "job")
         assert first.reason == "error_limit"

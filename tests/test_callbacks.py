@@ -390,7 +390,7 @@ async def test_a_cancelled_error_of_the_users_own_tasks_is_an_error_like_any_oth
             task.cancel()
             await task
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         run, site = await crawl_one_page(Shape, settings={"crawl": {"concurrency": 2}})
     assert run.reason == "finished"
     assert site.paths == ["/"]
@@ -434,7 +434,7 @@ async def test_an_async_callback_that_hangs_is_cancelled_and_counted(shape: str)
 async def test_a_slow_pipeline_does_not_count_against_the_callbacks_time() -> None:
     class Slow:
         async def process_item(self, item: Any, spider: Spider) -> Any:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.4)
             return item
 
     class Shape(OnePage):
@@ -444,7 +444,7 @@ async def test_a_slow_pipeline_does_not_count_against_the_callbacks_time() -> No
             yield {"n": 1}
             yield {"n": 2}
 
-    run, _ = await crawl_one_page(Shape, settings={"crawl": {"callback_timeout_seconds": 0.3}})
+    run, _ = await crawl_one_page(Shape, settings={"crawl": {"callback_timeout_seconds": 0.6}})
     assert run.items == [{"n": 1}, {"n": 2}]
     assert run.stats["errors"] == 0
 

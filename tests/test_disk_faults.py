@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -40,33 +39,6 @@ CONCURRENCY = 6
 EVERY_FORMAT = ("out.jsonl", "out.csv", "out.jsonl.gz", "out.jsonl.zst", "out.db", "out.json")
 
 
-class QuickCrawl(Crawl):
-    """One that was forked, and began at once."""
-
-    process: forked.Process  # type: ignore[assignment]
-
-    def __init__(self, process: forked.Process) -> None:
-        self.process = process
-        self.said = ""
-
-    async def has_asked(self, site: LocalSite, count: int) -> None:
-        await asyncio.wait_for(site.reached(count), SECONDS)
-
-    async def ends(self) -> int:
-        ended = await self.process.ends()
-        self.said = ended.said
-        return ended.code
-
-
-class QuickJob(Job):
-    @contextlib.asynccontextmanager
-    async def crawl(self, *options: str, crash_at: str = "") -> AsyncIterator[Crawl]:
-        outputs = itertools.chain(*(("-o", output) for output in self.outputs))
-        command = ("run", "spider_of_numbers.py", "-a", f"site={self.numbers.url}", "--job", self.name)
-        async with forked.start(self.folder, *command, *outputs, *options, crash_at=crash_at) as process:
-            yield QuickCrawl(process)
-
-
 @pytest.fixture
 async def site() -> AsyncIterator[LocalSite]:
     async with LocalSite() as site:
@@ -75,7 +47,7 @@ async def site() -> AsyncIterator[LocalSite]:
 
 @pytest.fixture
 def job(tmp_path: Path, site: LocalSite) -> Job:
-    return QuickJob(tmp_path, Numbers(site))
+    return Job(tmp_path, Numbers(site))
 
 
 async def gives_up(crawl: Crawl) -> str:
@@ -146,7 +118,7 @@ async def test_a_full_disk_stops_the_crawl_and_with_room_again_it_finishes_exact
     tmp_path: Path, site: LocalSite
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        job = QuickJob(tmp_path, Numbers(site))
+        job = Job(tmp_path, Numbers(site))
         job.name = str(disk / "job")
         job.outputs = tuple(str(disk / name) for name in EVERY_FORMAT)
         job.numbers.hold_after(60)
@@ -280,7 +252,7 @@ async def test_an_output_that_goes_away_is_noticed_soon_and_when_it_is_back_the_
         began = time.monotonic()
         moved.rename(away)
         complaint = await gives_up(first)
-        assert time.monotonic() - began < 3, "nothing was to be written, and it was noticed nevertheless"
+        assert time.monotonic() - began < 20, "nothing was to be written, and it was noticed nevertheless"
     assert "/out.csv was deleted or moved while the crawl wrote to it" in complaint
     asked, before = len(job.numbers.site.journal), bytes_of(job)
     async with job.crawl() as second:

@@ -147,7 +147,7 @@ async def test_a_callback_may_not_go_there_while_start_is_still_running() -> Non
 
             async def start(self) -> Any:
                 yield self.request(self.site)
-                await asyncio.wait_for(self.visited.wait(), 5)
+                await asyncio.wait_for(self.visited.wait(), 20)
 
             async def parse(self, response: Response) -> Any:
                 try:

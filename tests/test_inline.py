@@ -122,7 +122,7 @@ async def test_a_fetch_of_the_pages_own_host_does_not_wait_for_itself_with_one_p
     async with LocalSite() as site:
         site.page("*", "ok")
         settings = {"crawl": {"concurrency": 1}, **ONE_PLACE}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Nested, args={"site": site.url}, settings=settings)
     assert len(run.items) == 3
 
@@ -138,7 +138,7 @@ async def test_callbacks_of_every_worker_may_fetch_from_one_host_at_once() -> No
     async with LocalSite() as site:
         site.page("*", "ok")
         settings = {"crawl": {"concurrency": 10}, **ONE_PLACE}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Crowd, args={"site": site.url}, settings=settings)
     assert len(run.items) == 10
 
@@ -287,9 +287,9 @@ async def test_a_users_own_timeout_around_a_fetch_leaves_the_host_free() -> None
 
     async with LocalSite() as site:
         site.page("/", "ok")
-        site.page("/slow", "late", delay=5)
+        site.page("/slow", "late", delay=60)
         site.page("/next", "ok")
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(20):
             run = await run_spider(Hurried, args={"site": site.url}, settings=ONE_PLACE)
     assert len(run.items) == 2
 
@@ -328,7 +328,7 @@ async def test_a_stream_left_open_by_the_callback_is_closed_and_its_place_given_
 
     async with LocalSite() as site:
         site.page("*", "x" * 100_000)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Careless, args={"site": site.url}, settings=ONE_PLACE)
     assert len(run.items) == 2
 
@@ -345,7 +345,7 @@ async def test_a_stream_holds_its_place_until_it_is_closed() -> None:
 
     async with LocalSite() as site:
         site.page("*", "x" * 1000)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Two, args={"site": site.url}, settings=ONE_PLACE)
     assert run.items == [{"done": False}, {"url": f"{site.url}/second"}]
 

@@ -66,8 +66,8 @@ async def test_sigterm_lets_what_is_in_flight_finish_and_the_same_command_does_t
     job.numbers.hold_after(60)
     async with job.crawl() as first:
         await job.committed(61)
-        first.process.terminate()
-        await first.says("SIGTERM: finishing what is in flight")
+        first.process.send_signal(signal.SIGTERM)
+        await first.process.says("SIGTERM: finishing what is in flight")
         job.numbers.open()
         assert await first.ends() == 75
     assert 61 < job.lines() < PAGES, "it finished what was in flight, and no more"
@@ -87,7 +87,7 @@ async def test_a_drain_that_takes_too_long_gives_back_what_is_in_flight(job: Job
         first.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert await first.ends() == 75
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 15, "the 20 s that are the default are not up"
     assert job.lines() == 31
     job.numbers.open()
     async with job.crawl() as second:
@@ -101,7 +101,7 @@ async def test_a_second_sigint_stops_at_once_and_loses_nothing(job: Job) -> None
     async with job.crawl("-s", "crawl.drain_seconds=1000") as first:
         await job.committed(61)
         first.process.send_signal(signal.SIGINT)
-        await first.says("SIGINT: finishing what is in flight; once more to stop at once")
+        await first.process.says("SIGINT: finishing what is in flight; once more to stop at once")
         first.process.send_signal(signal.SIGINT)
         assert await first.ends() == 75
     assert "SIGINT: stopping at once" in first.said

@@ -144,7 +144,7 @@ async def test_the_time_limit_ends_a_crawl_that_only_waits() -> None:
             yield self.request(f"{self.site}/1", not_before=3600)
 
     async with LocalSite() as site:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             settings = {"crawl": {"time_limit_seconds": 0.2}}
             run = await run_spider(Patient, args={"site": site.url}, settings=settings)
         assert site.journal == []
@@ -188,7 +188,7 @@ async def test_what_takes_longer_than_the_drain_is_cut_off_and_goes_back() -> No
         site.page("/hangs", "ok", delay=30)
         site.page("/fast", "ok")
         settings = {"crawl": {"item_limit": 1, "drain_seconds": 0.1}, "politeness": {"obey_robots": False}}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Pair, args={"site": site.url}, settings=settings)
     assert run.reason == "item_limit"
     assert run.stats["pages"] == 1

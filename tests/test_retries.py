@@ -198,7 +198,7 @@ NO_DNS = {"negative_cache_seconds": 0}
 async def test_a_slow_answer_is_tried_again_and_ends_as_a_timeout() -> None:
     async with LocalSite() as site:
         site.page("/", "late", delay=5)
-        settings = {"retry": {"times": 1}, "http": {"total_seconds": 0.1}, "politeness": {"obey_robots": False}}
+        settings = {"retry": {"times": 1}, "http": {"total_seconds": 0.5}, "politeness": {"obey_robots": False}}
         _, (failure,) = await send(lambda: Request(site.url), settings=settings)
         assert len(site.paths) == 2
     assert failure.reason == "total_timeout"

@@ -74,9 +74,9 @@ def test_a_path_of_a_thousand_segments_takes_no_time() -> None:
     thue = [bin(number).count("1") % 2 for number in range(1000)]  # no group of it comes three times in a row
     url = "http://a.test/" + "/".join(map(str, thue))
     scope = Scope(shape=Shape(5000, 0, 2))
-    began = time.perf_counter()
+    began = time.process_time()
     assert scope.refusal(url, 1) is None
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 def test_a_domain_alone_is_a_list_of_one() -> None:

@@ -57,7 +57,7 @@ def descriptors() -> dict[str, str]:
 
 def left_open(before: dict[str, str]) -> list[str]:
     """What has been opened since. The servers notice a moment later that a client has gone."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 20
     while True:
         left = [target for number, target in descriptors().items() if before.get(number) != target]
         left = [target for target in left if not target.startswith("/proc/")]
@@ -457,7 +457,7 @@ def test_an_end_in_the_middle_of(moment: str, way: str, leaves_nothing: Runs, tm
                     result = await task
                     assert result.reason == "interrupted"
                     assert "close_error" not in result.stats["failures"]
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8, "it waited for no time-out"
 
         leaves_nothing(end)
 

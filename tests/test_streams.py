@@ -154,7 +154,7 @@ async def test_a_streams_callback_runs_as_soon_as_the_headers_are_in() -> None:
         response = web.StreamResponse(headers={"X-Kind": "slow"})
         await response.prepare(request)
         await response.write(b"first")
-        await asyncio.wait_for(called.wait(), 5)
+        await asyncio.wait_for(called.wait(), 20)
         await response.write(b" second")
         return response
 
@@ -273,7 +273,7 @@ async def test_a_stream_that_fails_half_way_leaves_nothing_behind_and_the_crawl_
         site.route("/", handler)
         site.page("/good", "ok")
         args = {"site": site.url, "target": str(tmp_path / "file.bin")}
-        run = await run_spider(Both, args=args, settings={"http": {"read_seconds": 0.2}})
+        run = await run_spider(Both, args=args, settings={"http": {"read_seconds": 0.5}})
     assert run.reason == "finished"
     assert run.items == [{"text": "ok"}]
     assert failure_of(run).reason == reason
@@ -286,12 +286,12 @@ async def test_a_stream_that_trickles_may_take_longer_than_the_total_of_a_page(t
         await response.prepare(request)
         for _ in range(6):
             await response.write(b"x" * 1000)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
         return response
 
     async with LocalSite() as site:
         site.route("/", trickle)
-        settings = {"http": {"total_seconds": 0.15, "read_seconds": 2}, "politeness": {"obey_robots": False}}
+        settings = {"http": {"total_seconds": 0.5, "read_seconds": 20}, "politeness": {"obey_robots": False}}
         run = await save(site, tmp_path / "file.bin", settings=settings)
     assert run.items[0]["bytes"] == 6000
 
@@ -314,7 +314,7 @@ async def test_a_callback_that_ends_without_reading_closes_the_stream_and_its_pl
     async with LocalSite() as site:
         site.route("*", endless)
         settings = {"politeness": {"concurrency_per_host": 1}}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Bored, args={"site": site.url}, settings=settings)
     assert run.items == [{"status": 200}] * 4
 

@@ -132,8 +132,8 @@ async def test_one_can_wait_until_so_many_requests_have_arrived() -> None:
         await get(site, "/")
         assert not waiting.done()
         await get(site, "/")
-        await asyncio.wait_for(waiting, 5)
-        await asyncio.wait_for(site.reached(1), 5)
+        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(site.reached(1), 20)
 
 
 async def test_a_redirect_is_written_as_it_stands() -> None:
@@ -149,7 +149,7 @@ async def test_a_site_goes_away_at_once_even_with_a_request_in_its_hands() -> No
         await asyncio.sleep(30)
         return web.Response()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async with LocalSite() as site:
             site.route("/", hang)
             asking = asyncio.create_task(get(site, "/"))
@@ -167,7 +167,7 @@ async def test_sleeping_on_the_fake_clock_takes_no_time_and_moves_it() -> None:
     await clock.sleep(3600)
     assert clock.now() == 3700.0
     assert clock.slept == [3600]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 60
     clock.advance(5)
     assert clock.now() == 3705.0
 
@@ -229,7 +229,7 @@ async def test_a_run_has_items_reason_statistics_and_the_spider(tmp_path: Path) 
     assert (tmp_path / "x.jsonl").read_text() == '{"title":"Hello"}\n'
 
 
-async def test_a_run_is_quick_by_default_and_polite_when_told() -> None:
+async def test_a_run_is_quick_by_default_and_polite_when_told(noise: Any) -> None:
     class Own(Titles):
         settings = {"politeness": {"jitter": 0}, "http": {"user_agent": "own/1"}}
 
@@ -237,7 +237,7 @@ async def test_a_run_is_quick_by_default_and_polite_when_told() -> None:
         site.page("/", "x")
         await run_spider(Own, args={"site": site.url}, settings={"politeness": {"delay_seconds": 0.1}})
     robots, page = site.journal
-    assert page.time - robots.time >= 0.08
+    assert page.time - robots.time >= 0.1 - noise.seconds
     assert page.headers["User-Agent"] == "own/1"
 
 
@@ -295,7 +295,7 @@ class Offline(Spider):
 async def test_registered_addresses_are_answered_without_a_server_whatever_their_size(size: int) -> None:
     with offline() as mocked:
         mocked.get("http://shop.example/", body=b"x" * size)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Offline, settings=NO_ROBOTS)
     assert run.items == [{"url": "http://shop.example/", "status": 200, "bytes": size}]
 

@@ -68,9 +68,9 @@ def test_a_pattern_takes_no_time_whatever_the_url() -> None:
     nasty = ["/" + "a1" * 5000, "/" + "2024/" * 3000, "/?" + "m=1&" * 3000, "/" + "-0" * 5000, "/(S(" * 2000 + "1"]
     nasty += ["/" + "".join(rng.choices("0a-_/;=(&?", k=10_000)) for _ in range(5)]
     for path in nasty:
-        began = time.perf_counter()
+        began = time.process_time()
         pattern_of(SITE + path)
-        assert time.perf_counter() - began < 0.2, path[:40]
+        assert time.process_time() - began < 0.2, path[:40]
 
 
 # -- recognising -------------------------------------------------------------------------------------------------------

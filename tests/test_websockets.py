@@ -43,7 +43,7 @@ Talk = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 ROOT = Path(__file__).resolve().parent.parent
 UNASKED = {"politeness": {"obey_robots": False}}
-SECONDS = 10
+SECONDS = 30
 """How long anything here may take on a busy machine before the test gives up."""
 
 
@@ -583,22 +583,22 @@ async def test_handshakes_are_counted(server: Server) -> None:
 
 async def test_no_time_out_of_a_request_cuts_an_open_socket(server: Server) -> None:
     async def talk(socket: web.WebSocketResponse) -> None:
-        await asyncio.sleep(0.5)  # longer than everything below
+        await asyncio.sleep(0.8)  # longer than everything below
         await socket.send_str("late")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.8)
         await socket.send_str("later")
 
     feed = server.talks("/feed", talk)
 
     async def conversation(spider: Spider) -> Any:
-        async with spider.websocket(feed, timeout=0.4) as socket:
+        async with spider.websocket(feed, timeout=0.7) as socket:
             return [message.data async for message in socket]
 
-    http = {"total_seconds": 0.3, "read_seconds": 0.3, "connect_seconds": 0.3}
+    http = {"total_seconds": 0.6, "read_seconds": 0.6, "connect_seconds": 0.6}
     assert await in_a_crawl(conversation, {"http": http}) == ["late", "later"]
 
 
-async def test_a_handshake_takes_the_hosts_turn(server: Server) -> None:
+async def test_a_handshake_takes_the_hosts_turn(server: Server, noise: Any) -> None:
     async def conversation(spider: Spider) -> None:
         await spider.fetch(f"{server.site.url}/")
         async with spider.websocket(server.echo), spider.websocket(server.echo):
@@ -607,7 +607,7 @@ async def test_a_handshake_takes_the_hosts_turn(server: Server) -> None:
     await in_a_crawl(conversation, {"politeness": {"delay_seconds": 0.15, "jitter": 0, "obey_robots": False}})
     times = [hit.time for hit in server.site.journal]
     assert len(times) == 4
-    assert all(later - earlier > 0.13 for earlier, later in itertools.pairwise(times))
+    assert all(later - earlier > 0.15 - noise.seconds for earlier, later in itertools.pairwise(times))
 
 
 async def test_handshakes_of_many_callbacks_wait_for_a_place_at_their_host() -> None:
@@ -809,7 +809,7 @@ async def test_a_stop_in_the_middle_of_start_closes_the_socket_before_the_crawl_
     run = await run_spider(cls, args={"feed": feed}, settings={"crawl": {"item_limit": 30}})
     assert run.reason == "item_limit"
     assert run.items[:30] == [{"number": number} for number in range(30)]
-    assert await asyncio.wait_for(server.closed_with, 5) == WSCloseCode.GOING_AWAY
+    assert await asyncio.wait_for(server.closed_with, 20) == WSCloseCode.GOING_AWAY
 
 
 # -- TLS and proxies -------------------------------------------------------------------------------------------------
@@ -980,7 +980,7 @@ async def test_sigterm_keeps_every_message_that_arrived_and_the_same_command_goe
             process.terminate()
             signalled = time.monotonic()
             code, said = await ending(process)
-            assert time.monotonic() - signalled < 5
+            assert time.monotonic() - signalled < 15
         assert code == 75, said
         assert "Traceback" not in said
         written = (tmp_path / "x.jsonl").read_bytes()
@@ -1016,7 +1016,7 @@ async def test_a_feed_that_does_not_answer_the_close_does_not_hold_up_the_end(tm
             process.terminate()
             signalled = time.monotonic()
             code, said = await ending(process)
-        assert time.monotonic() - signalled < 6
+        assert time.monotonic() - signalled < 15
     assert code == 75, said
     assert (tmp_path / "x.jsonl").read_text() == '{"n":1}\n'
 

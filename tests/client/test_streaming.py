@@ -143,8 +143,8 @@ async def test_a_stream_that_drips_has_no_total_time(way: str, httpbin: HttpBin)
     async def read(response: Response) -> bytes:
         return await content_of(response).read()
 
-    settings = {"http": {"total_seconds": 0.1, "read_seconds": 5}}
-    request = Request(httpbin / "drip?numbytes=5&duration=0.25&delay=0", stream=True)
+    settings = {"http": {"total_seconds": 0.4, "read_seconds": 20}}
+    request = Request(httpbin / "drip?numbytes=5&duration=0.8&delay=0", stream=True)
     seen = await ask(way, request, read=read, settings=settings)
     assert seen.value == b"*****"
 

@@ -106,7 +106,7 @@ async def test_not_done_in_time(way: str, httpbin: HttpBin, timeout: Any, settin
     seen = await ask(way, Request(httpbin / "delay/2", timeout=timeout), settings=settings)
     assert type(seen.error) is TooSlow
     assert seen.reason == "total_timeout"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
 
 
 async def test_a_body_that_drips_is_ended_by_the_total(way: str, httpbin: HttpBin) -> None:
@@ -132,10 +132,10 @@ async def test_a_number_as_the_time_of_a_request_wins_over_the_total_of_the_sett
     assert seen.reply.status == 200
 
 
-@pytest.mark.parametrize("timeout", [None, 0.1])
+@pytest.mark.parametrize("timeout", [None, 0.4])
 async def test_a_stream_has_no_total(way: str, httpbin: HttpBin, timeout: float | None) -> None:
-    request = Request(httpbin / "drip?numbytes=4&duration=0.24&delay=0", stream=True, timeout=timeout)
-    seen = await ask(way, request, read=read_all, settings=http(total_seconds=0.1))
+    request = Request(httpbin / "drip?numbytes=4&duration=0.8&delay=0", stream=True, timeout=timeout)
+    seen = await ask(way, request, read=read_all, settings=http(total_seconds=0.4))
     assert seen.value == b"****"
 
 
@@ -214,12 +214,12 @@ async def test_a_stream_that_is_not_read_to_its_end_costs_its_connection(way: st
 
 async def test_a_connection_lives_no_longer_than_the_settings_say(way: str) -> None:
     async def slowly(reader: Any, writer: Any) -> None:
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.15)
         writer.write(answer(b"ok"))
 
     async with RawServer(slowly, keep_alive=True) as server:
         steps = [Request(f"{server.url}{number}") for number in range(5)]
-        seen = (await ask_all(way, steps, settings=http(connection_lifetime_seconds=0.1))).seen
+        seen = (await ask_all(way, steps, settings=http(connection_lifetime_seconds=0.4))).seen
     assert [each.reply.text for each in seen] == ["ok"] * 5
     assert 1 < server.connections < 5
 

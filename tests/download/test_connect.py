@@ -182,10 +182,10 @@ async def test_an_address_that_does_not_answer_costs_a_moment_and_not_the_time_o
     resolver = Resolver(guard, hosts={"two.test": "127.0.0.2, 127.0.0.3"})
     with deaf_listener("127.0.0.2") as port:
         async with RawServer(HELLO, host="127.0.0.3", port=port) as server:
-            async with session(guard, resolver, happy_eyeballs_seconds=0.02) as client, asyncio.timeout(5):
+            async with session(guard, resolver, happy_eyeballs_seconds=0.02) as client, asyncio.timeout(20):
                 began = time.monotonic()
                 assert await fetch(client, f"http://two.test:{port}/") == b"hello"
-                assert 0.02 <= time.monotonic() - began < 1
+                assert 0.02 <= time.monotonic() - began < 10
             limit = aiohttp.ClientTimeout(connect=0.2)
             async with session(guard, resolver, happy_eyeballs_seconds=0) as client:
                 with pytest.raises(aiohttp.ConnectionTimeoutError):  # nothing stands beside the first address
@@ -193,7 +193,7 @@ async def test_an_address_that_does_not_answer_costs_a_moment_and_not_the_time_o
             assert server.connections == 1
 
 
-@pytest.mark.parametrize("happy_eyeballs_seconds", [0.25, 0.0])
+@pytest.mark.parametrize("happy_eyeballs_seconds", [30.0, 0.0])
 async def test_an_address_that_refuses_costs_nothing(guard: Guard, happy_eyeballs_seconds: float) -> None:
     resolver = Resolver(guard, hosts={"dual.test": "::1, 127.0.0.2"})
     async with (
@@ -202,7 +202,7 @@ async def test_an_address_that_refuses_costs_nothing(guard: Guard, happy_eyeball
     ):
         began = time.monotonic()
         assert await fetch(client, f"http://dual.test:{server.port}/") == b"hello"
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 10
 
 
 async def test_the_first_address_is_the_one_that_is_used(guard: Guard) -> None:
@@ -367,7 +367,7 @@ async def test_kept_for_no_time_is_not_kept_at_all(guard: Guard, resolver: Resol
 
     async with RawServer(script) as server, session(guard, resolver, keepalive_seconds=0) as client:
         await fetch(client, server.url)
-        await asyncio.wait_for(left.wait(), 5)  # and not when the session closes
+        await asyncio.wait_for(left.wait(), 20)  # and not when the session closes
         await fetch(client, server.url)
         assert server.connections == 2
 

@@ -111,7 +111,7 @@ async def test_an_address_that_does_not_answer_is_passed_over_soon() -> None:
                 ({"happy_eyeballs_seconds": 0.02}, "hello"),
                 ({"happy_eyeballs_seconds": 0, "connect_seconds": 0.2}, "connect_timeout"),
             ):
-                async with downloader(dns=dns, http=http) as fetcher, asyncio.timeout(5):
+                async with downloader(dns=dns, http=http) as fetcher, asyncio.timeout(20):
                     assert await read(fetcher, f"http://two.test:{port}/") == expected
 
 
@@ -220,7 +220,7 @@ async def test_a_callback_may_hold_more_connections_than_there_are_workers() -> 
             "politeness": {"obey_robots": False, "concurrency_per_host": 4},
             "http": {"connect_seconds": 5},
         }
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             run = await run_spider(Holding, args={"site": site.url}, settings=settings)
     assert run.items == [{"text": "stream inline"}] * 4
 

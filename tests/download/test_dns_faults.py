@@ -205,12 +205,12 @@ async def test_names_that_are_asked_again_after_a_malformed_reply_end_with_the_r
     await asyncio.gather(*map(dns.asked, names))
     waiting.append(asyncio.ensure_future(resolver.resolve("poison.test", 80)))
     alone = [asyncio.ensure_future(dns.asked(name, 3)) for name in names]  # after two tries beside the others
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.wait(alone, return_when=asyncio.FIRST_COMPLETED)
     for each in alone:
         each.cancel()
     await resolver.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert {getattr(outcome, "reason", None) for outcome in outcomes} == {"dns_failed"}
 

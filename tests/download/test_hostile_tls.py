@@ -84,7 +84,7 @@ async def test_a_body_without_a_length_is_whole_only_when_tls_says_so(
     found = []
     for script in (says_goodbye, leaves, leaves_after_the_length):
         async with RawServer(script, tls=server_context(tmp_path, SERVER)) as server, downloader(tls=tls) as client:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 found.append(await outcome(client, server.url, way))
     assert found == ["200 hello", "body_truncated", "200 hello"]
 

@@ -496,7 +496,7 @@ async def test_a_save_that_is_cancelled_twice_while_the_disk_is_slow_still_ends(
     if threads > 1:  # there is room for the end to come before its time
         await asyncio.to_thread(int)
     go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await ended.wait()
     assert ends == [("closed", True)]
     assert files(target.parent) in ([], [PART, NOTE], ["file.bin"])
@@ -546,7 +546,7 @@ async def test_a_killed_process_leaves_what_the_next_continues(
 
 async def test_a_file_announced_larger_than_allowed_is_not_begun(site: LocalSite, shelf: Shelf, target: Path) -> None:
     shelf.cuts, shelf.hold = [0], asyncio.Event()  # no byte of it comes
-    async with open_client(Saver(len(CONTENT) - 1)) as client, asyncio.timeout(5):
+    async with open_client(Saver(len(CONTENT) - 1)) as client, asyncio.timeout(20):
         with pytest.raises(BodyError) as caught:
             await save(client, site, target)
     assert (caught.value.reason, caught.value.retryable) == ("body_too_large", False)
@@ -730,7 +730,7 @@ async def test_a_server_that_trickles_is_given_up_and_its_connection_closed(targ
         await hang(answer(b"x" * 100, length=1_000_000))(reader, writer)  # type: ignore[operator]
         left.set()
 
-    async with RawServer(trickle) as server, open_client(Saver(2**30, 1000, 0.2)) as client, asyncio.timeout(5):
+    async with RawServer(trickle) as server, open_client(Saver(2**30, 1000, 0.2)) as client, asyncio.timeout(20):
         response = await client.get(server.url)
         with pytest.raises(TooLong) as caught:
             await response.save(target)
@@ -749,7 +749,7 @@ async def test_bytes_count_as_they_come_over_the_wire(target: Path) -> None:
             await asyncio.sleep(0.01)
             writer.write(body[at : at + 1])
 
-    async with RawServer(trickle) as server, open_client(Saver(2**30, 1000, 0.2)) as client, asyncio.timeout(5):
+    async with RawServer(trickle) as server, open_client(Saver(2**30, 1000, 0.2)) as client, asyncio.timeout(20):
         with pytest.raises(TooLong):
             await (await client.get(server.url)).save(target)
 

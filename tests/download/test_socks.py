@@ -248,7 +248,7 @@ async def test_the_limit_for_connecting_holds_while_the_site_is_silent_in_the_tl
         SocksServer() as proxy,
         session(proxy.url, timeout=timeout) as opened,
     ):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             error = await failure_of(opened, f"https://{site.host}:{site.port}/")
     assert error.reason == "connect_timeout"
 
@@ -258,7 +258,7 @@ async def test_the_limit_for_connecting_holds_while_the_site_is_silent_in_the_tl
 async def test_the_limit_for_connecting_holds_while_the_proxy_is_silent(limit: str, options: dict[str, Any]) -> None:
     timeout = aiohttp.ClientTimeout(total=None, **{limit: 0.2})
     async with SocksServer(**options) as proxy, session(proxy.url, timeout=timeout) as opened:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             error = await failure_of(opened, "http://far.test/")
     assert error.reason == "connect_timeout"
     assert blame(error) is Blame.UNCLEAR
@@ -273,7 +273,7 @@ async def test_a_request_given_up_half_way_leaves_no_connection(where: dict[str,
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while proxy.open_connections:
                 await asyncio.sleep(0)
 

@@ -120,7 +120,7 @@ async def test_a_cancelled_flush_to_a_reader_that_stopped_reading_gives_up(monke
     flushing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await flushing
-    await asyncio.wait_for(exporter.close(), 5)
+    await asyncio.wait_for(exporter.close(), 20)
     with pytest.raises(OutputError, match="its reader has stopped reading"):
         await exporter.flush()
     assert not pipe.stream.closed
