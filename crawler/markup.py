@@ -11,8 +11,13 @@ what costs is:
   `<b 1><b 2>` and then `<p>` make four million elements, which are 1.2 GB.
 
 To follow the tags would be a second parser, and each difference from the first a way in. So a page is let through here
-if it has too few of them to cost much, however they nest. Of the others some are sure to end by themselves, which is
-enough for a thread; what is left, `crawler.parsing` tries out.
+if it has too few of them to cost much, however they nest: as if each start tag were open to the end, and each end tag
+closed nothing. Of the others some are sure to end by themselves, which is enough for a thread; what is left,
+`crawler.parsing` tries out.
+
+A large page is seldom sure to end by its number of tags. Most of its elements are closed where anybody can see it,
+`<td>text</td>` inside of `<tr></tr>`: they are taken out from the inside, and what is left decides how deep it can be
+(`_without_closed`).
 """
 
 from __future__ import annotations
@@ -22,10 +27,13 @@ from typing import Final
 
 __all__ = ["TINY_BYTES", "is_bounded", "is_plain", "is_small"]
 
-# The worst shapes of such a page (tests/test_markup.py) take lexbor up to 0.1 s.
 _FEW_TAGS: Final = 1000
 """Half of them formatting elements, that is 250,000 opened again."""
-_MANY_TAGS: Final = 4096
+_MANY_TAGS: Final = 5000
+"""Nested, that are 12.5 million elements walked by, of up to 6 ns each: 0.08 s. Options, of 8 ns: 0.1 s."""
+_MOST_TAGS: Final = 8000
+"""Half of them end tags, these are nearly 6000."""
+_WALKED: Final = _MANY_TAGS**2 // 2
 TINY_BYTES: Final = 2048
 _SHORT_BYTES: Final = 16 * 1024
 _LONG_BYTES: Final = 1024 * 1024
@@ -44,11 +52,23 @@ _FORMATTING = re.compile(
     rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])"
     rb"(?:>|[\t\n\f\r /](?:(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>)?+)"
 ).findall
+_BOUNDED_BYTES: Final = 4 * 1024 * 1024
+"""To look at all of it takes 0.1 s, most of it under the interpreter's lock."""
 _BOUNDED_TAGS: Final = 30_000
-"""Their square is at most five seconds (options: 5 ns each)."""
+_BOUNDED_WALKED: Final = _BOUNDED_TAGS**2 // 2
+"""Three seconds. Options: four."""
 _BOUNDED_SQUARES: Final = 20 * _SQUARES
 _BOUNDED_REOPENED: Final = 1_000_000
 """Elements, 300 bytes each."""
+_PASSES: Final = 5
+"""Of taking out what is closed, less one. Each leaves about half."""
+_MARK: Final = b"\0"
+_CLOSED = re.compile(
+    rb"<(a|b|big|blockquote|cite|code|dd|div|dl|dt|em|h[1-6]|i|kbd|li|ol|p|pre|s|small|span|strong|sub|sup|table|tbody|"
+    rb"td|tfoot|th|thead|tr|tt|u|ul|var)"
+    rb"(?:[\t\n\f\r ]++[a-zA-Z][a-zA-Z0-9_:-]*+(?:=(?:\"[^\"<>\0]*+\"|'[^'<>\0]*+'|[a-zA-Z0-9_./:#%-]++))?+)*+"
+    rb"[\t\n\f\r ]*+>[^<]*+</\1[\t\n\f\r ]*+>"
+).sub
 _ALIKE: Final = 3
 """HTML opens no more of the same formatting element again ("Noah's Ark clause")."""
 _QUOTES: Final = (b'"', b"'")
@@ -66,8 +86,14 @@ def is_plain(markup: bytes) -> bool:
     if len(markup) > _LONG_BYTES:
         return False
     # `count` looks at each byte; `replace` looks for the next one, which takes half as long where there are few.
-    tags = len(markup) - len(markup.replace(b"<", b"", _MANY_TAGS + 1))
-    if tags > _MANY_TAGS or (tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED):
+    tags = len(markup) - len(markup.replace(b"<", b"", _MOST_TAGS + 1))
+    if tags > _MANY_TAGS:
+        if tags > _MOST_TAGS or _options(markup) > _MANY_TAGS:
+            return False
+        ends = markup.count(b"</")
+        if _walked(tags - ends, ends) > _WALKED:
+            return False
+    if tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED:
         return False
     return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _SQUARES)
 
@@ -75,22 +101,51 @@ def is_plain(markup: bytes) -> bool:
 def is_bounded(markup: bytes) -> bool:
     """Whether parsing ends by itself within some seconds in the worst case, and in bounded memory. `markup` as for
     `is_plain`."""
-    if len(markup) > _LONG_BYTES:
+    if len(markup) > _BOUNDED_BYTES or not _has_short_tags(markup, _BOUNDED_SQUARES):
         return False
-    tags = len(markup) - len(markup.replace(b"<", b"", _BOUNDED_TAGS + 1))
-    if tags > _BOUNDED_TAGS:
+    tags = markup.count(b"<")
+    if tags > _BOUNDED_TAGS and _options(markup) > _BOUNDED_TAGS:
         return False
-    if _most_reopened(markup, tags) > _BOUNDED_REOPENED:
-        return False
-    return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _BOUNDED_SQUARES)
+    left = markup
+    for _ in range(_PASSES):
+        ends = left.count(b"</")
+        starts = left.count(b"<") - ends
+        if _walked(starts, tags - starts) <= _BOUNDED_WALKED and _most_reopened(left, tags) <= _BOUNDED_REOPENED:
+            return True
+        left = _without_closed(left)
+    return False
+
+
+def _walked(starts: int, others: int) -> int:
+    """By how many elements the parser walks if no start tag is ever closed: each looks through those before it, and
+    each other tag through all of them."""
+    return starts * (starts + 2 * others) // 2
+
+
+def _options(markup: bytes) -> int:
+    """At most so many."""
+    return markup.count(b"<o") + markup.count(b"<O")
+
+
+def _without_closed(markup: bytes) -> bytes:
+    """The page without elements that have no tag inside; those around them are left for the next time.
+
+    Whatever the parser is at when it comes to one of them, it has no more elements open behind it than before. At text,
+    both tags are what they seem, since the first has no quote or `<` in a place where it could be anything else, and the
+    second closes the first. Within a tag, a comment or a script the first is none; if that ends before the second, the
+    second closes nothing that was opened here. The mark in its place stands in no tag that is taken out later: what is
+    put together by taking something out is not taken for a tag.
+
+    The elements are those of plain text and tables: of no other namespace, and none that changes how tags are read."""
+    return _CLOSED(_MARK, markup)
 
 
 def _most_reopened(markup: bytes, tags: int) -> int:
     """How many elements formatting can add, if none of it is closed and each tag opens all of it again."""
     found = _FORMATTING(markup)
     each = set(found)
-    odd = [tag for tag in each if not tag.endswith(b">")]  # how each of those ends, nobody has looked
-    return _ALIKE * (len(each) - len(odd) + sum(map(found.count, odd))) * tags
+    odd = {tag for tag in each if not tag.endswith(b">")}  # how each of those ends, nobody has looked
+    return _ALIKE * (len(each) - len(odd) + (sum(tag in odd for tag in found) if odd else 0)) * tags
 
 
 def _has_short_tags(markup: bytes, squares: int) -> bool:
