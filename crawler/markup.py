@@ -45,13 +45,12 @@ _LONG_STEP_BYTES: Final = 8192
 _LONGEST_TAG_BYTES: Final = 10_000
 """Of one that may still be plain: squared, it is all of `_SQUARES`."""
 
-# All of a tag that has no quoted `<` or `>`, and the beginning of one that may have. The first letter decides for most
-# tags that they are none of these.
+# The first letter and the next decide for most tags that they are none of these.
 _FORMATTING = re.compile(
-    rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
-    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])"
-    rb"(?:>|[\t\n\f\r /](?:(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>)?+)"
+    rb"<[bisutecfnBISUTECFN](?=[>\t\n\f\r /iomtIOMT])(?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|"
+    rb"[mM][aA][lL][lL]|[tT]|[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])(?:>|[\t\n\f\r /][^<>]*+>?+)"
 ).findall
+_IS_WHOLE = re.compile(rb"<(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>").fullmatch
 _BOUNDED_BYTES: Final = 4 * 1024 * 1024
 """To look at all of it takes 0.1 s, most of it under the interpreter's lock."""
 _BOUNDED_TAGS: Final = 30_000
@@ -64,8 +63,8 @@ _PASSES: Final = 5
 """Of taking out what is closed, less one. Each leaves about half."""
 _MARK: Final = b"\0"
 _CLOSED = re.compile(
-    rb"<(a|b|big|blockquote|cite|code|dd|div|dl|dt|em|h[1-6]|i|kbd|li|ol|p|pre|s|small|span|strong|sub|sup|table|tbody|"
-    rb"td|tfoot|th|thead|tr|tt|u|ul|var)"
+    rb"<(a|s(?:pan|trong|mall|u[bp]|)|t(?:[dhrt]|able|body|foot|head)|d(?:[dlt]|iv)|c(?:ode|ite)|li|p(?:re|)|em|"
+    rb"b(?:ig|lockquote|)|h[1-6]|i|kbd|ol|ul?|var)"
     rb"(?:[\t\n\f\r ]++[a-zA-Z][a-zA-Z0-9_:-]*+(?:=(?:\"[^\"<>\0]*+\"|'[^'<>\0]*+'|[a-zA-Z0-9_./:#%-]++))?+)*+"
     rb"[\t\n\f\r ]*+>[^<]*+</\1[\t\n\f\r ]*+>"
 ).sub
@@ -88,10 +87,10 @@ def is_plain(markup: bytes) -> bool:
     # `count` looks at each byte; `replace` looks for the next one, which takes half as long where there are few.
     tags = len(markup) - len(markup.replace(b"<", b"", _MOST_TAGS + 1))
     if tags > _MANY_TAGS:
-        if tags > _MOST_TAGS or _options(markup) > _MANY_TAGS:
+        if tags > _MOST_TAGS:
             return False
         ends = markup.count(b"</")
-        if _walked(tags - ends, ends) > _WALKED:
+        if tags - ends > _MANY_TAGS or _walked(tags - ends, ends) > _WALKED:
             return False
     if tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED:
         return False
@@ -103,16 +102,17 @@ def is_bounded(markup: bytes) -> bool:
     `is_plain`."""
     if len(markup) > _BOUNDED_BYTES or not _has_short_tags(markup, _BOUNDED_SQUARES):
         return False
-    tags = markup.count(b"<")
-    if tags > _BOUNDED_TAGS and _options(markup) > _BOUNDED_TAGS:
-        return False
+    tags = starts = markup.count(b"<")
+    if tags > _BOUNDED_TAGS:
+        if _options(markup) > _BOUNDED_TAGS:
+            return False
+        starts -= markup.count(b"</")
     left = markup
     for _ in range(_PASSES):
-        ends = left.count(b"</")
-        starts = left.count(b"<") - ends
         if _walked(starts, tags - starts) <= _BOUNDED_WALKED and _most_reopened(left, tags) <= _BOUNDED_REOPENED:
             return True
         left = _without_closed(left)
+        starts = left.count(b"<") - left.count(b"</")
     return False
 
 
@@ -131,10 +131,10 @@ def _without_closed(markup: bytes) -> bytes:
     """The page without elements that have no tag inside; those around them are left for the next time.
 
     Whatever the parser is at when it comes to one of them, it has no more elements open behind it than before. At text,
-    both tags are what they seem, since the first has no quote or `<` in a place where it could be anything else, and the
-    second closes the first. Within a tag, a comment or a script the first is none; if that ends before the second, the
-    second closes nothing that was opened here. The mark in its place stands in no tag that is taken out later: what is
-    put together by taking something out is not taken for a tag.
+    both tags are what they seem, since the first has no quote or `<` in a place where it could be anything else, and
+    the second closes the first. Within a tag, a comment or a script the first is none; if that ends before the second,
+    the second closes nothing that was opened here. The mark in its place stands in no tag that is taken out later: what
+    is put together by taking something out is not taken for a tag.
 
     The elements are those of plain text and tables: of no other namespace, and none that changes how tags are read."""
     return _CLOSED(_MARK, markup)
@@ -144,7 +144,7 @@ def _most_reopened(markup: bytes, tags: int) -> int:
     """How many elements formatting can add, if none of it is closed and each tag opens all of it again."""
     found = _FORMATTING(markup)
     each = set(found)
-    odd = {tag for tag in each if not tag.endswith(b">")}  # how each of those ends, nobody has looked
+    odd = {tag for tag in each if not _IS_WHOLE(tag)}  # how each of those ends, nobody has looked
     return _ALIKE * (len(each) - len(odd) + (sum(tag in odd for tag in found) if odd else 0)) * tags
 
 
