@@ -29,20 +29,21 @@ __all__ = ["TINY_BYTES", "is_bounded", "is_plain", "is_small"]
 
 _FEW_TAGS: Final = 1000
 """Half of them formatting elements, that is 250,000 opened again."""
-_MANY_TAGS: Final = 5000
-"""Nested, that are 12.5 million elements walked by, of up to 6 ns each: 0.08 s. Options, of 8 ns: 0.1 s."""
-_MOST_TAGS: Final = 8000
-"""Half of them end tags, these are nearly 6000."""
+_MANY_TAGS: Final = 4500
+"""Nested, that are ten million elements walked by, of up to 6 ns each: 0.06 s. Options, of 8 ns: 0.09 s."""
+_MOST_TAGS: Final = 6500
+"""Where half of them are end tags, 5200 are as good as 4500 without."""
 _WALKED: Final = _MANY_TAGS**2 // 2
 TINY_BYTES: Final = 2048
 _SHORT_BYTES: Final = 16 * 1024
 _LONG_BYTES: Final = 1024 * 1024
 """Of text alone: 10 ms."""
 _REOPENED: Final = 250_000
-_SQUARES: Final = 10**8
+_SQUARES: Final = 15 * 10**7
+"""Of the bytes of tags: 0.025 s. One tag of `_SHORT_BYTES`, which nobody looks at, takes 0.015."""
 _STEP_BYTES: Final = 2048
-_LONG_STEP_BYTES: Final = 8192
-_LONGEST_TAG_BYTES: Final = 10_000
+_LONG_STEP_BYTES: Final = 12_000
+_LONGEST_TAG_BYTES: Final = 12_000
 """Of one that may still be plain: squared, it is all of `_SQUARES`."""
 
 # The first letter and the next decide for most tags that they are none of these.
@@ -56,7 +57,7 @@ _BOUNDED_BYTES: Final = 4 * 1024 * 1024
 _BOUNDED_TAGS: Final = 30_000
 _BOUNDED_WALKED: Final = _BOUNDED_TAGS**2 // 2
 """Three seconds. Options: four."""
-_BOUNDED_SQUARES: Final = 20 * _SQUARES
+_BOUNDED_SQUARES: Final = 13 * _SQUARES
 _BOUNDED_REOPENED: Final = 1_000_000
 """Elements, 300 bytes each."""
 _PASSES: Final = 5
