@@ -11,8 +11,13 @@ what costs is:
   `<b 1><b 2>` and then `<p>` make four million elements, which are 1.2 GB.
 
 To follow the tags would be a second parser, and each difference from the first a way in. So a page is let through here
-if it has too few of them to cost much, however they nest. Of the others some are sure to end by themselves, which is
-enough for a thread; what is left, `crawler.parsing` tries out.
+if it has too few of them to cost much, however they nest: as if each start tag were open to the end, and each end tag
+closed nothing. Of the others some are sure to end by themselves, which is enough for a thread; what is left,
+`crawler.parsing` tries out.
+
+A large page is seldom sure to end by its number of tags. Most of its elements are closed where anybody can see it,
+`<td>text</td>` inside of `<tr></tr>`: they are taken out from the inside, and what is left decides how deep it can be
+(`_without_closed`).
 """
 
 from __future__ import annotations
@@ -22,33 +27,48 @@ from typing import Final
 
 __all__ = ["TINY_BYTES", "is_bounded", "is_plain", "is_small"]
 
-# The worst shapes of such a page (tests/test_markup.py) take lexbor up to 0.1 s.
 _FEW_TAGS: Final = 1000
 """Half of them formatting elements, that is 250,000 opened again."""
-_MANY_TAGS: Final = 4096
+_MANY_TAGS: Final = 4500
+"""Nested, that are ten million elements walked by, of up to 6 ns each: 0.06 s. Options, of 8 ns: 0.09 s."""
+_MOST_TAGS: Final = 6500
+"""Where half of them are end tags, 5200 are as good as 4500 without."""
+_WALKED: Final = _MANY_TAGS**2 // 2
 TINY_BYTES: Final = 2048
 _SHORT_BYTES: Final = 16 * 1024
 _LONG_BYTES: Final = 1024 * 1024
 """Of text alone: 10 ms."""
 _REOPENED: Final = 250_000
-_SQUARES: Final = 10**8
+_SQUARES: Final = 15 * 10**7
+"""Of the bytes of tags: 0.025 s. One tag of `_SHORT_BYTES`, which nobody looks at, takes 0.015."""
 _STEP_BYTES: Final = 2048
-_LONG_STEP_BYTES: Final = 8192
-_LONGEST_TAG_BYTES: Final = 10_000
+_LONG_STEP_BYTES: Final = 12_000
+_LONGEST_TAG_BYTES: Final = 12_000
 """Of one that may still be plain: squared, it is all of `_SQUARES`."""
 
-# All of a tag that has no quoted `<` or `>`, and the beginning of one that may have. The first letter decides for most
-# tags that they are none of these.
+# The first letter and the next decide for most tags that they are none of these.
 _FORMATTING = re.compile(
-    rb"<[bisutecfnBISUTECFN](?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|[mM][aA][lL][lL]|[tT]|"
-    rb"[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])"
-    rb"(?:>|[\t\n\f\r /](?:(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>)?+)"
+    rb"<[bisutecfnBISUTECFN](?=[>\t\n\f\r /iomtIOMT])(?:|[iI][gG]|[oO][dD][eE]|[mM]|[oO][nN][tT]|[oO][bB][rR]|"
+    rb"[mM][aA][lL][lL]|[tT]|[tT][rR][iI][kK][eE]|[tT][rR][oO][nN][gG])(?:>|[\t\n\f\r /][^<>]*+>?+)"
 ).findall
+_IS_WHOLE = re.compile(rb"<(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>").fullmatch
+_BOUNDED_BYTES: Final = 4 * 1024 * 1024
+"""To look at all of it takes 0.1 s, most of it under the interpreter's lock."""
 _BOUNDED_TAGS: Final = 30_000
-"""Their square is at most five seconds (options: 5 ns each)."""
-_BOUNDED_SQUARES: Final = 20 * _SQUARES
+_BOUNDED_WALKED: Final = _BOUNDED_TAGS**2 // 2
+"""Three seconds. Options: four."""
+_BOUNDED_SQUARES: Final = 13 * _SQUARES
 _BOUNDED_REOPENED: Final = 1_000_000
 """Elements, 300 bytes each."""
+_PASSES: Final = 5
+"""Of taking out what is closed, less one. Each leaves about half."""
+_MARK: Final = b"\0"
+_CLOSED = re.compile(
+    rb"<(a|s(?:pan|trong|mall|u[bp]|)|t(?:[dhrt]|able|body|foot|head)|d(?:[dlt]|iv)|c(?:ode|ite)|li|p(?:re|)|em|"
+    rb"b(?:ig|lockquote|)|h[1-6]|i|kbd|ol|ul?|var)"
+    rb"(?:[\t\n\f\r ]++[a-zA-Z][a-zA-Z0-9_:-]*+(?:=(?:\"[^\"<>\0]*+\"|'[^'<>\0]*+'|[a-zA-Z0-9_./:#%-]++))?+)*+"
+    rb"[\t\n\f\r ]*+>[^<]*+</\1[\t\n\f\r ]*+>"
+).sub
 _ALIKE: Final = 3
 """HTML opens no more of the same formatting element again ("Noah's Ark clause")."""
 _QUOTES: Final = (b'"', b"'")
@@ -66,8 +86,14 @@ def is_plain(markup: bytes) -> bool:
     if len(markup) > _LONG_BYTES:
         return False
     # `count` looks at each byte; `replace` looks for the next one, which takes half as long where there are few.
-    tags = len(markup) - len(markup.replace(b"<", b"", _MANY_TAGS + 1))
-    if tags > _MANY_TAGS or (tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED):
+    tags = len(markup) - len(markup.replace(b"<", b"", _MOST_TAGS + 1))
+    if tags > _MANY_TAGS:
+        if tags > _MOST_TAGS:
+            return False
+        ends = markup.count(b"</")
+        if tags - ends > _MANY_TAGS or _walked(tags - ends, ends) > _WALKED:
+            return False
+    if tags > _FEW_TAGS and _most_reopened(markup, tags) > _REOPENED:
         return False
     return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _SQUARES)
 
@@ -75,22 +101,52 @@ def is_plain(markup: bytes) -> bool:
 def is_bounded(markup: bytes) -> bool:
     """Whether parsing ends by itself within some seconds in the worst case, and in bounded memory. `markup` as for
     `is_plain`."""
-    if len(markup) > _LONG_BYTES:
+    if len(markup) > _BOUNDED_BYTES or not _has_short_tags(markup, _BOUNDED_SQUARES):
         return False
-    tags = len(markup) - len(markup.replace(b"<", b"", _BOUNDED_TAGS + 1))
+    tags = starts = markup.count(b"<")
     if tags > _BOUNDED_TAGS:
-        return False
-    if _most_reopened(markup, tags) > _BOUNDED_REOPENED:
-        return False
-    return len(markup) <= _SHORT_BYTES or _has_short_tags(markup, _BOUNDED_SQUARES)
+        if _options(markup) > _BOUNDED_TAGS:
+            return False
+        starts -= markup.count(b"</")
+    left = markup
+    for _ in range(_PASSES):
+        if _walked(starts, tags - starts) <= _BOUNDED_WALKED and _most_reopened(left, tags) <= _BOUNDED_REOPENED:
+            return True
+        left = _without_closed(left)
+        starts = left.count(b"<") - left.count(b"</")
+    return False
+
+
+def _walked(starts: int, others: int) -> int:
+    """By how many elements the parser walks if no start tag is ever closed: each looks through those before it, and
+    each other tag through all of them."""
+    return starts * (starts + 2 * others) // 2
+
+
+def _options(markup: bytes) -> int:
+    """At most so many."""
+    return markup.count(b"<o") + markup.count(b"<O")
+
+
+def _without_closed(markup: bytes) -> bytes:
+    """The page without elements that have no tag inside; those around them are left for the next time.
+
+    Whatever the parser is at when it comes to one of them, it has no more elements open behind it than before. At text,
+    both tags are what they seem, since the first has no quote or `<` in a place where it could be anything else, and
+    the second closes the first. Within a tag, a comment or a script the first is none; if that ends before the second,
+    the second closes nothing that was opened here. The mark in its place stands in no tag that is taken out later: what
+    is put together by taking something out is not taken for a tag.
+
+    The elements are those of plain text and tables: of no other namespace, and none that changes how tags are read."""
+    return _CLOSED(_MARK, markup)
 
 
 def _most_reopened(markup: bytes, tags: int) -> int:
     """How many elements formatting can add, if none of it is closed and each tag opens all of it again."""
     found = _FORMATTING(markup)
     each = set(found)
-    odd = [tag for tag in each if not tag.endswith(b">")]  # how each of those ends, nobody has looked
-    return _ALIKE * (len(each) - len(odd) + sum(map(found.count, odd))) * tags
+    odd = {tag for tag in each if not _IS_WHOLE(tag)}  # how each of those ends, nobody has looked
+    return _ALIKE * (len(each) - len(odd) + (sum(tag in odd for tag in found) if odd else 0)) * tags
 
 
 def _has_short_tags(markup: bytes, squares: int) -> bool:

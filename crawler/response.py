@@ -249,8 +249,8 @@ class Response:
 
     @property
     def is_dear(self) -> bool:
-        """Whether it came as HTML or XML and parsing may take long, because of what it is or how much. Then its
-        `markup` is to be tried, and `prepare` called in a thread."""
+        """Whether it came as HTML or XML and parsing may take long, because of what it is or how much. Then it
+        is to be parsed in a thread: `crawler.parsing`."""
         if len(self.body) <= TINY_BYTES or self._html is not None or self._plain is self.body:
             return False
         kind = self.headers.get("Content-Type", "html").lower()
@@ -266,10 +266,12 @@ class Response:
             self._plain = body
         return is_fit
 
-    @property
-    def is_bounded(self) -> bool:
-        """Whether a thread may parse it: it will end by itself."""
-        return self.encoding in encodings.ASCII_BASED and is_bounded(self.body)
+    def prepare_if_bounded(self) -> bytes | None:
+        """Parse now if that is sure to end by itself, which is enough for a thread. Else the `markup`, to be tried."""
+        if self.encoding in encodings.ASCII_BASED and is_bounded(self.body):
+            self.prepare()
+            return None
+        return self.markup()
 
     def prepare(self) -> None:
         """Parse now, whatever it takes."""

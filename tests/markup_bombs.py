@@ -28,10 +28,19 @@ def _reopened(size: int) -> bytes:
     return _numbered("<b a%d>")(half) + b"<p>" * (half // 3)
 
 
+def _ends_of_others(size: int) -> bytes:
+    half = size // 2
+    return b"<div>" * (half // 5) + b"</main>" * (half // 7)
+
+
 BOMBS: dict[str, Callable[[int], bytes]] = {
     "div": _repeated(b"<div>"),
     "div in upper case": _repeated(b"<DIV>"),
     "div with junk ends": _repeated(b"<div></x>"),
+    "div and ends of others": _ends_of_others,
+    "div around what is closed": _repeated(b"<div><b>x</b>"),
+    "div put together": _repeated(b"<di<b>x</b>v>x</div>"),
+    "div out of quotes": _repeated(b'<p x="<b>x</b>><div y="z">x</div></p>'),
     "p in button scope": _repeated(b"<p><button>"),
     "li": _repeated(b"<ul><li>"),
     "dd": _repeated(b"<dl><dd>"),

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.hostile("S42")
 SIZES = (30_000, 100_000, 300_000)
+UNSURE = b"<ul>" + b"<li>x" * 40_000
+"""Honest, and looks as if it could take long."""
 
 
 def nobody() -> Any:
@@ -104,15 +107,42 @@ async def test_a_page_that_is_sure_to_end_needs_no_trial() -> None:
 
 async def test_large_honest_pages_are_parsed() -> None:
     cells = b"<table>" + b"<tr><td>1<td>2<td>3" * 50_000
-    items = b"<ul>" + b"<li>x" * 40_000
     links = b"".join(b"<p><a href='/%d'>x</a>" % n for n in range(20_000))
     async with Parsing(nobody) as parsing:
-        for page, query, count in ((cells, "td", 150_000), (items, "li", 40_000), (links, "a[href]", 20_000)):
+        for page, query, count in ((cells, "td", 150_000), (UNSURE, "li", 40_000), (links, "a[href]", 20_000)):
             response = given(page)
             assert response.is_dear
             await parsing.prepare(response)
             assert not response.is_dear
             assert len(response.css(query)) == count
+
+
+async def test_large_honest_pages_whose_elements_are_closed_are_parsed_once() -> None:
+    cells = b"<table>" + b"<tr><td class=x>1</td><td><a href='/x'>2</a></td></tr>" * 20_000 + b"</table>"
+    items = b"<ul>" + b"<li><code class='x y'><span>x</span></code> is <b>x</b></li>\n" * 20_000 + b"</ul>"
+    async with Parsing(nobody) as parsing:
+        for page, query, count in ((cells, "td", 40_000), (items, "li", 20_000)):
+            response = given(page)
+            assert response.is_dear
+            await parsing.prepare(response)
+            assert len(response.css(query)) == count
+        assert parsing._trial._process is None
+
+
+async def test_a_page_is_parsed_by_a_thread_that_was_there_and_none_is_left() -> None:
+    def ours() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "crawler-parsing"}
+
+    others = ours()
+    async with Parsing(nobody) as parsing:
+        await parsing.prepare(given(b"<p>fine</p>" * 5000))
+        threads = ours() - others
+        for _ in range(3):
+            await parsing.prepare(given(b"<p>fine</p>" * 5000))
+        assert ours() - others == threads
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 async def test_a_crawl_gives_up_the_page_and_goes_on_whatever_way_it_came() -> None:
@@ -227,15 +257,15 @@ async def test_cancelled_in_the_middle_the_next_page_is_tried_by_a_new_process()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        response = given(b"<p>fine</p>" * 20_000)
+        response = given(UNSURE)
         await parsing.prepare(response)
-        assert len(response.css("p")) == 20_000
+        assert len(response.css("li")) == 40_000
         assert first.returncode is not None or await first.wait() == -signal.SIGKILL
 
 
 async def test_nothing_is_left_of_the_process_when_the_crawl_ends() -> None:
     async with Parsing(nobody) as parsing:
-        await parsing.prepare(given(b"<p>fine</p>" * 20_000))
+        await parsing.prepare(given(UNSURE))
         process = parsing._trial._process
         assert process is not None
     assert process.returncode is not None
@@ -247,17 +277,15 @@ async def test_where_no_process_can_be_had_the_page_fails_and_may_be_tried_again
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     async with Parsing(nobody) as parsing:
         with pytest.raises(BodyError, match="no process can be started") as caught:
-            await parsing.prepare(given(b"<p>fine</p>" * 20_000))
+            await parsing.prepare(given(UNSURE))
     assert (caught.value.reason, caught.value.retryable) == ("parse_failed", True)
 
 
 async def test_past_the_deadline_the_page_is_given_up_and_its_thread_keeps_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import threading
-
     goes_on = threading.Event()
-    response = given(b"<p>fine</p>" * 20_000)
+    response = given(UNSURE)
     monkeypatch.setattr(Response, "prepare", lambda self: goes_on.wait())
     notes: list[str] = []
 

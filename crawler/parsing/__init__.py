@@ -10,10 +10,10 @@ daemon, so the process does not wait for it.
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import BodyError
+from crawler.parsing.threads import Threads
 from crawler.parsing.trial import Trial
 from crawler.url import redact
 
@@ -34,7 +34,7 @@ class Parsing:
     """`await parsing.prepare(response)`: afterwards `response.html` is there.
 
     `note` is called as a thread begins, in the step of the page's own, and gives what is to be called when it ends.
-    Leaving the block ends the process."""
+    Leaving the block ends threads and process."""
 
     def __init__(
         self, note: Callable[[], Callable[[], None]], *, threads: int = _THREADS, seconds: float = _SECONDS
@@ -42,39 +42,40 @@ class Parsing:
         self._note = note
         self._seconds = seconds
         self._places = asyncio.Semaphore(threads)
+        self._threads = Threads(threads)
         self._trial = Trial()
 
     async def __aenter__(self) -> Parsing:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._threads.close()
         await self._trial.close()
 
     async def prepare(self, response: Response) -> None:
         """Raises `BodyError` with reason `html_too_complex`, `parse_timeout`, or `parse_failed` where no process can be
         had. Waiting for others is not counted."""
-        if not response.is_bounded:
-            await self._try(response)
-        await self._places.acquire()
-        await self._in_thread(response.prepare, response.url, then=self._places.release)
+        markup = await self._in_thread(response.prepare_if_bounded, response.url)
+        if markup is not None:
+            await self._try(markup, response.url)
+            await self._in_thread(response.prepare, response.url)
 
-    async def _try(self, response: Response) -> None:
-        async with self._places:
-            markup = await self._in_thread(response.markup, response.url)
+    async def _try(self, markup: bytes, url: str) -> None:
         try:
             has_passed = await self._trial.passes(markup)
         except OSError as error:
-            words = f"{redact(response.url)} cannot be parsed: no process can be started ({error.strerror})"
+            words = f"{redact(url)} cannot be parsed: no process can be started ({error.strerror})"
             raise BodyError(words, reason="parse_failed") from error
         if not has_passed:
             raise BodyError(
-                f"{redact(response.url)} takes many times longer to parse than a page of {len(markup):,} bytes does",
+                f"{redact(url)} takes many times longer to parse than a page of {len(markup):,} bytes does",
                 reason="html_too_complex",
                 retryable=False,
             )
 
-    async def _in_thread(self, work: Callable[[], Any], url: str, then: Callable[[], None] = lambda: None) -> Any:
-        """What `work` gives; `then` is called when it ends, which may be after the deadline."""
+    async def _in_thread(self, work: Callable[[], Any], url: str) -> Any:
+        """What `work` gives. Its place is free when it ends, which may be after the deadline."""
+        await self._places.acquire()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
         done.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
@@ -82,7 +83,9 @@ class Parsing:
 
         def ended(result: Any, error: BaseException | None) -> None:
             forget()
-            then()
+            self._places.release()
+            if done.done():  # nobody waits any more
+                return
             if error is None:
                 done.set_result(result)
             else:
@@ -100,9 +103,10 @@ class Parsing:
             except RuntimeError:  # the crawl has ended, and its loop
                 forget()
 
-        threading.Thread(target=run, name="crawler-parsing", daemon=True).start()
+        self._threads.run(run)
         try:
-            return await asyncio.wait_for(asyncio.shield(done), self._seconds)
+            async with asyncio.timeout(self._seconds):
+                return await done
         except TimeoutError:
             words = f"{redact(url)} was not parsed within {self._seconds:g} s"
             raise BodyError(words, reason="parse_timeout", retryable=False) from None
