@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-import hiredis
 from engines import Engine
+from simulation.direct import DirectEngine, Line, preferred
 from simulation.workers import rule_of
 from simulation.world import PLACES
 
@@ -19,12 +18,12 @@ from crawler.frontier.lending import Lending, LendingBroker
 from crawler.frontier.loans import quota
 from crawler.frontier.local import LocalFrontier
 from crawler.frontier.memory import MemoryStore
-from crawler.frontier.redis import RedisBroker, keys, operate
+from crawler.frontier.redis import RedisBroker, operate
 from crawler.frontier.redis import lending as redis_lending
 from crawler.settings import FrontierSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from simulation.workers import Worker
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from crawler.frontier.broker import Ask, Broker, Given, News, WorkerEpoch
 
-__all__ = ["Backing", "LocalBacking", "RedisBacking", "preferred"]
+__all__ = ["Backing", "LocalBacking", "RedisBacking"]
 
 _CRAWL = "simulated"
 
@@ -77,15 +76,18 @@ class RedisBacking:
         self.bytes: int | None = None
         self._world = world
         self._engine = Engine(folder)
-        self._stack = contextlib.ExitStack()
+        self._rendezvous = redis_lending.preferred
+        self.line: Line
 
     async def __aenter__(self) -> RedisBacking:
-        self._stack.enter_context(_cheaper())
         await self._engine.__aenter__()
+        self.line = Line(self._engine.port)
+        redis_lending.preferred = preferred
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._stack.close()
+        redis_lending.preferred = self._rendezvous
+        self.line.close()
         await self._engine.__aexit__(*exc)
 
     def broker(self, number: int, rng: Random) -> Broker:
@@ -110,8 +112,7 @@ class RedisBacking:
         pass
 
     async def settle(self) -> None:
-        async with self._engine.client() as client:
-            self.bytes = int((await client.info("memory"))["used_memory"])
+        self.bytes = int(self.line.client.info("memory")["used_memory"])
         report = await operate.report(FrontierSettings(url=self._engine.url), crawl=_CRAWL)
         self.lapsed = int(report["events"].get("lapsed", 0))
         self.urls = int(report["counts"]["added"])
@@ -121,6 +122,14 @@ class _RedisBroker(RedisBroker):
     def __init__(self, backing: RedisBacking, settings: FrontierSettings, **options: Any) -> None:
         super().__init__(settings, **options)
         self._backing = backing
+        self._engine = DirectEngine(
+            backing.line,
+            f"{settings.url}",
+            patience=settings.lease_seconds,
+            allow_unprotected=False,
+            sleep=options["clock"].sleep,
+            rng=options["rng"],
+        )
 
     async def ask(self, ask: Ask) -> Given:
         given = await super().ask(ask)
@@ -228,43 +237,3 @@ def _count(backing: Backing, ask: Ask, given: Given) -> None:
     if ask.tasks:
         backing.asked += 1
         backing.empty += not any(loan.tasks for loan in given.loans)
-
-
-@contextlib.contextmanager
-def _cheaper() -> Iterator[None]:
-    """A thousand clients in one process: what each of them works out for itself is worked out once, and words for the
-    engine are packed in C."""
-    from redis.asyncio.connection import AbstractConnection
-
-    rendezvous, pack = redis_lending.preferred, AbstractConnection.pack_command
-    redis_lending.preferred = preferred
-    AbstractConnection.pack_command = lambda self, *words: [hiredis.pack_command(words)]
-    try:
-        yield
-    finally:
-        redis_lending.preferred = rendezvous
-        AbstractConnection.pack_command = pack
-
-
-def preferred(worker: str, workers: Iterable[str], shards: int) -> list[int]:
-    """As `crawler.frontier.redis.keys.preferred`."""
-    return _winners(frozenset(workers), shards).get(worker) or _first_choices(worker, shards)
-
-
-@functools.lru_cache(maxsize=16)
-def _winners(workers: frozenset[str], shards: int) -> dict[str, list[int]]:
-    won: dict[str, list[int]] = {}
-    for shard in range(shards):
-        won.setdefault(max(workers, key=lambda worker: _weights(worker, shards)[shard]), []).append(shard)
-    return won
-
-
-@functools.cache
-def _weights(worker: str, shards: int) -> list[int]:
-    seed = keys._seed(worker)
-    return [keys._mix(seed, shard) for shard in range(shards)]
-
-
-@functools.cache
-def _first_choices(worker: str, shards: int) -> list[int]:
-    return sorted(range(shards), key=_weights(worker, shards).__getitem__)[-2:]
