@@ -1,14 +1,14 @@
 """A thousand workers and a million hosts on one machine: the real frontiers, in a time of their own.
 
-    python benchmarks/simulate.py [--engine redis disk memory] [--check] [--workers 1000] [--hosts 1000000] [--seconds 25]
+    python benchmarks/simulate.py [--engine redis disk memory] [--check] [--workers 1000] [--hosts 1000000]
 
 Each worker is the real `SharedFrontier`. With `redis` it is over the real `RedisBroker`, whose scripts get the time as
 an argument; with `disk` and `memory` over the real `LocalFrontier`, lent as `--processes` does it, without the sockets.
 So nobody sleeps: a heap of events says what happens next. What is not there is HTTP: a request is a latency, log-normal
-with a median of 0.5 s and never above 30 s. Hosts have 1 page and more, by a Pareto distribution of 1.05 with a cap; the
-first page of a host links to all others of it, each page to the first of its host and to that of another. One worker in
-twenty is killed, in the second tenth of the time: what it had is others' when its lease is over (`redis`), or at once,
-as a parent hears of it (`disk`, `memory`).
+with a median of 0.5 s and never above 30 s. Hosts have 1 page and more, by a Pareto distribution of 1.05 with a cap;
+the first page of a host links to all others of it, each page to the first of its host and to that of another. One
+worker in twenty is killed, in the second tenth of the time: what it had is others' when its lease is over (`redis`), or
+at once, as a parent hears of it (`disk`, `memory`).
 
 What must hold is checked at every start: at no host two starts closer than its delay or more requests than its places,
 no page again whose end was committed. `--check` is the small form: 100 workers, 50,000 hosts. Exit code 1 where
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -43,7 +44,7 @@ from simulation.world import START, Load, World  # noqa: E402
 from crawler.frontier import shared  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from simulation.backings import Backing
 
@@ -53,11 +54,16 @@ ENGINES = ("redis", "disk", "memory")
 RESULTS = ROOT / "benchmarks" / "results" / "simulate"
 _SEEDS_AT_ONCE = 2000
 _RECENT = 1 << 12
-"""8 MiB each are for workers that have a process of their own."""
 
 
-async def simulate(load: Load, folder: Path, engine: str = "redis", say: Callable[[str], None] = lambda _: None) -> Seen:
-    shared._RECENT = _RECENT
+async def simulate(
+    load: Load, folder: Path, engine: str = "redis", say: Callable[[str], None] = lambda words: None
+) -> Seen:
+    with _small_memories():
+        return await _simulate(load, folder, engine, say)
+
+
+async def _simulate(load: Load, folder: Path, engine: str, say: Callable[[str], None]) -> Seen:
     world = World(load)
     began = time.monotonic()
     async with _backing(engine, world, folder) as backing:
@@ -103,6 +109,16 @@ async def simulate(load: Load, folder: Path, engine: str = "redis", say: Callabl
         left=world.left,
         rate=[world.rate[second] for second in range(max(world.rate, default=0) + 1)],
     )
+
+
+@contextlib.contextmanager
+def _small_memories() -> Iterator[None]:
+    """For fingerprints met lately: 8 MiB each are for workers that have a process of their own."""
+    before, shared._RECENT = shared._RECENT, _RECENT
+    try:
+        yield
+    finally:
+        shared._RECENT = before
 
 
 def _backing(engine: str, world: World, folder: Path) -> Backing:

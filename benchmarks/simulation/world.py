@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crawler.contracts import Entry
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from crawler.contracts import Lease
