@@ -6,9 +6,9 @@ Each worker is the real `SharedFrontier`. With `redis` it is over the real `Redi
 an argument; with `disk` and `memory` over the real `LocalFrontier`, lent as `--processes` does it, without the sockets.
 So nobody sleeps: a heap of events says what happens next. What is not there is HTTP: a request is a latency, log-normal
 with a median of 0.5 s and never above 30 s. Hosts have 1 page and more, by a Pareto distribution of 1.05 with a cap;
-the first page of a host links to all others of it, each page to the first of its host and to that of another. One
-worker in twenty is killed, in the second tenth of the time: what it had is others' when its lease is over (`redis`), or
-at once, as a parent hears of it (`disk`, `memory`).
+the first page of a host links to all others of it, each page to the first of another host. One worker in twenty is
+killed, in the second tenth of the time: what it had is others' when its lease is over (`redis`), or at once, as a
+parent hears of it (`disk`, `memory`).
 
 What must hold is checked at every start: at no host two starts closer than its delay or more requests than its places,
 no page again whose end was committed. `--check` is the small form: 100 workers, 50,000 hosts. Exit code 1 where
@@ -26,6 +26,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -59,7 +60,7 @@ _RECENT = 1 << 12
 async def simulate(
     load: Load, folder: Path, engine: str = "redis", say: Callable[[str], None] = lambda words: None
 ) -> Seen:
-    with _small_memories():
+    with _economies():
         return await _simulate(load, folder, engine, say)
 
 
@@ -74,8 +75,6 @@ async def _simulate(load: Load, folder: Path, engine: str, say: Callable[[str], 
         await _plant(world, workers[0])
         seeded = backing.cpu_seconds
         say(f"{load.hosts} seeds after {time.monotonic() - began:.0f} s")
-        gc.collect()
-        gc.freeze()
         backing.begin()
         for worker in workers:
             worker.next_talk = at = START + worker.rng.uniform(0, load.tick)
@@ -91,7 +90,6 @@ async def _simulate(load: Load, folder: Path, engine: str, say: Callable[[str], 
         await backing.settle()
         for worker in workers:
             await worker.broker.__aexit__()
-    gc.unfreeze()
     return Seen(
         fetched=world.fetched,
         urls=backing.urls,
@@ -112,13 +110,16 @@ async def _simulate(load: Load, folder: Path, engine: str, say: Callable[[str], 
 
 
 @contextlib.contextmanager
-def _small_memories() -> Iterator[None]:
-    """For fingerprints met lately: 8 MiB each are for workers that have a process of their own."""
+def _economies() -> Iterator[None]:
+    """For a thousand workers in one process: 8 MiB each for fingerprints met lately are too much, and millions of
+    objects that stay would be looked at again and again."""
     before, shared._RECENT = shared._RECENT, _RECENT
+    gc.disable()
     try:
         yield
     finally:
         shared._RECENT = before
+        gc.enable()
 
 
 def _backing(engine: str, world: World, folder: Path) -> Backing:
@@ -158,6 +159,7 @@ async def _plant(world: World, worker: Worker) -> None:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine ends too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = Load()
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=["redis", "disk"], metavar="NAME")
@@ -181,11 +183,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="simulate-") as home:
             seen = asyncio.run(simulate(load, Path(home), engine, lambda words: print(f"  {words}", file=sys.stderr)))
         found[engine] = record(load, seen, os.getloadavg()[0])
+        if not options.check:
+            engines = keep(RESULTS.with_suffix(".json"), found)
+            plot(engines, ROOT / "docs" / "scale.svg")
+            RESULTS.with_suffix(".md").write_text(page(engines), encoding="utf-8")
     print(table(found))
-    if not options.check:
-        engines = keep(RESULTS.with_suffix(".json"), found)
-        plot(engines, ROOT / "docs" / "scale.svg")
-        RESULTS.with_suffix(".md").write_text(page(engines), encoding="utf-8")
     return 1 if any(each["seen"]["violations"] for each in found.values()) else 0
 
 
