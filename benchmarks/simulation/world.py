@@ -33,7 +33,7 @@ _FETCHED, _COMMITTED = 1, 2
 class Load(NamedTuple):
     workers: int = 1000
     hosts: int = 1_000_000
-    seconds: float = 20.0
+    seconds: float = 12.0
     """Of virtual time, after which it ends even if something is left."""
     cap: int = 200
     """Pages of the largest host."""
