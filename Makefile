@@ -111,7 +111,7 @@ fleet: $(VENV)/installed-dev ## many workers, while workers and engine die: what
 	@tests/install-debian-packages
 	$(BIN)/python benchmarks/fleet/fleet.py $(ARGS)
 
-simulate: $(VENV)/installed-dev ## a thousand workers over the real scripts, in a time of their own (ARGS=--check is quick)
+simulate: $(VENV)/installed-dev ## a thousand workers over the real frontiers, in a time of their own (ARGS=--check is quick)
 	@tests/install-debian-packages
 	$(BIN)/python benchmarks/simulate.py $(ARGS)
 

@@ -41,6 +41,8 @@ __all__ = ["SharedFrontier"]
 
 _POLL_SECONDS: Final = 0.1
 """How long after nothing was there to look again, at most: this is what a free host may wait for a worker."""
+_SELDOM_SECONDS: Final = 0.5
+"""The same where many others look as well."""
 _ROUND_SECONDS: Final = 0.05
 """Between two rounds of hosts that come and go, unless one is wanted at once: a word with the engine costs it as much
 as a dozen hosts in it."""
@@ -48,6 +50,9 @@ _RENEW_SECONDS: Final = 1.0
 """So an operator is heard within a second, and a worker that died is noticed as soon as its time is over."""
 _COMMIT_SECONDS: Final = 0.02
 """Between two commits of a worker that has nothing to do: what its pages gave can be lent when it is committed."""
+_CROWD: Final = 10
+"""Workers that look as often as one alone would. More of them look less often, and cost the engine together what these
+do: what waits is found by whoever looks next."""
 _SILENCE_SECONDS: Final = 5.0
 """Of the broker, after which it counts as out of reach."""
 _SHARE: Final = 1.25
@@ -95,6 +100,7 @@ class SharedFrontier:
         """Other workers committed these values, or they came with a host."""
         self._broker = broker
         self._clock = clock
+        self._rng = rng
         self._loans = loans = Loans(
             rule=rule, rng=rng, group=group, concurrency=concurrency, lapses=lapses, settles=settles
         )
@@ -238,7 +244,7 @@ class SharedFrontier:
         return [Claim(key) for key in itertools.chain(self._wishes, self._loans.starved())]
 
     def _take_in(self, given: Given, want: int) -> None:
-        now = self._clock.now()
+        now, lull = self._clock.now(), self._lull()
         self._take_over(given.shared)
         for lent in given.loans:
             self._wishes.pop(lent.key, None)
@@ -247,11 +253,24 @@ class SharedFrontier:
                 self.on_named(host)
             self._loans.take_in(lent, now)
         if given.loans:
-            self._next_ask = now
+            came = sum(len(lent.tasks) for lent in given.loans)
+            self._next_ask = now if came >= want else now + lull
             self.on_change()
         elif want or self._wishes:
-            due = now + _POLL_SECONDS if given.next_due is None else given.next_due - self._loans.skew
-            self._next_ask = max(now + 0.001, min(due, now + _POLL_SECONDS))
+            latest = now + lull + _POLL_SECONDS
+            due = latest if given.next_due is None else given.next_due - self._loans.skew
+            self._next_ask = max(now + lull, now + 0.001, min(due, latest))
+
+    @property
+    def _crowding(self) -> float:
+        """How many times as long as alone this worker waits."""
+        return 1.0 if self._news is None else max(1.0, self._news.workers / _CROWD)
+
+    def _lull(self) -> float:
+        """Seconds in which it does not look again after it got less than it wanted: others do, if not all at once."""
+        if self._wishes or self._crowding <= 1.0:
+            return 0.0
+        return self._rng.uniform(0.0, 2 * (min(_SELDOM_SECONDS, _POLL_SECONDS * self._crowding) - _POLL_SECONDS))
 
     def _keep(self, lent: HostLoan) -> None:
         self._of_hosts.update(lent.values)
@@ -346,7 +365,7 @@ class SharedFrontier:
             leases = self._loans.lease(min(want, self._allowance.left), now)
             self._allowance.begin(len(leases))
         self._hunger = want - len(leases)
-        if self._hunger and self._entries and now - self._committed >= _COMMIT_SECONDS:
+        if self._hunger and self._entries and now - self._committed >= _COMMIT_SECONDS * self._crowding:
             self.on_need()
         if self._hunger and not self._is_done and now >= max(self._next_ask, self._next_round):
             self._stir.set()
@@ -369,6 +388,7 @@ class SharedFrontier:
         if host in self._loans:
             return self._loans.enter(host, now)
         self._wishes[self._loans.key(host)] = now
+        self._next_ask = min(self._next_ask, now + _POLL_SECONDS)
         self._stir.set()
         return None
 
@@ -427,7 +447,7 @@ class SharedFrontier:
         self._committed = self._clock.now()
         self._loans.settled(settling)
         if epoch.entries:
-            self._next_ask = self._committed
+            self._next_ask = min(self._next_ask, self._committed + self._lull())
             self._stir.set()
         self._merge({**epoch.own, **epoch.shared})
         for of_host in epoch.of_hosts.values():

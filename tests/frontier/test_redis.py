@@ -17,7 +17,7 @@ from crawler.contracts import Verdict
 from crawler.errors import EngineUnavailable, JobError, SessionLost, UsageError
 from crawler.frontier.broker import Ask, Claim, Control, End, HostReturn, WorkerEpoch
 from crawler.frontier.redis import operate, reaping, transfer
-from crawler.frontier.redis.crawl import Session
+from crawler.frontier.redis.crawl import Session, pairs
 from crawler.frontier.redis.keys import preferred
 from crawler.frontier.redis.payload import Waiting, pack, unpack
 from crawler.settings.frontier import FrontierSettings
@@ -385,6 +385,40 @@ async def test_two_may_take_a_session_apart_at_once(crew):
         engine.all = one_by_one
     await asyncio.gather(*(reaping.take_apart(each.broker._crawl, session, delay=1.0) for each in reapers))
     await check_all_is_back(crew, reapers[0])
+
+
+async def test_a_renewal_counts_whoever_came_went_and_lapsed(crew):
+    one, two, three = [await crew.worker(f"w{n}") for n in (1, 2, 3)]
+    heard = []
+    engine, real = one.broker._engine, one.broker._engine.all
+
+    async def listening(calls):
+        answers = await real(calls)
+        heard.extend(
+            len(pairs(answer[4]))
+            for call, answer in zip(calls, answers, strict=True)
+            if getattr(call.what, "name", "") == "news"
+        )
+        return answers
+
+    engine.all = listening
+
+    async def workers():
+        return (await one.renew()).workers
+
+    assert [await workers(), await workers()] == [3, 3]
+    assert heard == [3, 0]  # all of them, then what is new
+    await two.leave()
+    assert [await workers(), await workers()] == [2, 2]
+    assert heard[2:] == [2, 0]
+    await crew.worker("w4")
+    assert [await workers(), await workers()] == [3, 3]
+    crew.clock.advance(LEASE - 1)
+    assert [await workers(), (await three.renew()).workers] == [3, 3]
+    crew.clock.advance(2)  # the fourth is not heard of
+    heard.clear()
+    assert [await workers(), await workers()] == [2, 2]
+    assert heard == [1, 2]  # the one that is over; then it was taken apart
 
 
 async def test_a_session_whose_time_is_not_over_is_left_alone(crew):

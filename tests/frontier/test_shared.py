@@ -153,3 +153,29 @@ async def test_requests_that_are_here_and_not_begun_count_as_waiting(shared, clo
         await talk(frontier, clock)
         counts = frontier.counts()
         assert (counts.queued, counts.leased) == (3, 1)
+
+
+@pytest.mark.parametrize(("workers", "longest"), [(1, 0.1), (10, 0.1), (100, 1.0)])
+async def test_of_many_workers_each_looks_less_often_when_nothing_was_there(shared, clock, workers, longest):
+    async with worker(shared) as frontier:
+        waits = []
+        for _ in range(50):
+            await frontier._renew(clock.now())
+            frontier._news = msgspec.structs.replace(frontier._news, workers=workers)
+            frontier._next_ask = frontier._next_round = 0.0
+            frontier._hunger = 16
+            await frontier._talk(clock.now())
+            waits.append(frontier._next_ask - clock.now())
+            clock.advance(1.0)
+    assert max(waits) <= longest + 1e-6
+    assert (max(waits) > 0.5) == (workers == 100)
+    assert len({round(wait, 4) for wait in waits}) > 10 or workers <= 10  # not all of them at once
+
+
+async def test_whoever_wants_a_certain_host_does_not_wait_for_that(shared, clock):
+    async with worker(shared) as frontier:
+        await frontier._renew(clock.now())
+        frontier._news = msgspec.structs.replace(frontier._news, workers=100)
+        frontier._next_ask = clock.now() + 1.0
+        frontier.enter("a.test:80", clock.now())
+        assert frontier._next_ask <= clock.now() + 0.1

@@ -19,7 +19,7 @@ from crawler.frontier.redis.lending import Lender
 from crawler.frontier.redis.levels import is_quiet, levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from crawler.contracts import Clock
@@ -96,6 +96,9 @@ class RedisBroker:
         self._control = Control.RUNNING
         self._version = b"0"
         """Of the shared values, as far as they are known here."""
+        self._members = b""
+        """How often sessions had come or gone when `_sessions` were those that there are."""
+        self._sessions: dict[str, Session] = {}
         self._commit = 0
         """Number of the last that is on record."""
         self._takes = 0
@@ -129,6 +132,7 @@ class RedisBroker:
         self._lender = Lender(crawl, session, quota=self._quota, rng=self._rng)
         self._lender.valid_until = ends
         self._lender.set_workers(worker_of(id.decode()) for id in pairs(sessions))
+        self._members = b""
         self._control = Control(control.decode())
         self._commit = 0
         self._untold = None
@@ -168,12 +172,15 @@ class RedisBroker:
         if number < committed:
             raise SessionLost(f"{self._engine.name} has lost what worker {self._worker} committed last")
         seconds = crawl.hear(now)
-        (control, reason), self._version, changed, sessions, is_old, counts = await self._engine.one(
-            crawl.on_control("news", session.id, ends, self._version, now, milliseconds(_COUNT_SECONDS))
+        (control, reason), self._version, changed, members, sessions, is_old, counts = await self._engine.one(
+            crawl.on_control("news", session.id, ends, self._version, now, milliseconds(_COUNT_SECONDS), self._members)
         )
         self._lender.valid_until = ends
         self._control = Control(control.decode())
-        alive = await self._look_after(pairs(sessions), now)
+        ends_of = {id.decode(): float(ends) for id, ends in pairs(sessions).items()}
+        if members != self._members:
+            self._members, self._sessions = members, {id: Session.of(id) for id in ends_of}
+        alive = await self._look_after([Session.of(id) for id, ends in ends_of.items() if ends < now])
         counted, due = await self._count() if is_old or not counts else _COUNTED.decode(counts)
         self._lender.set_workers(alive)
         return News(
@@ -186,16 +193,13 @@ class RedisBroker:
             due,
         )
 
-    async def _look_after(self, sessions: dict[bytes, Any], now: int) -> set[str]:
-        """Take the sessions apart whose time is over; the workers of the others."""
-        alive = {self._worker}
-        for id, ends in sessions.items():
-            session = Session.of(id.decode())
-            if float(ends) >= now:
-                alive.add(session.worker)
-            elif session.id != self._session.id and await self._is_ours_to_reap(session):
+    async def _look_after(self, lapsed: Sequence[Session]) -> set[str]:
+        """Take these sessions apart, whose time is over; the workers of the others."""
+        over = {session.id for session in lapsed}
+        for session in lapsed:
+            if session.id != self._session.id and await self._is_ours_to_reap(session):
                 await reaping.take_apart(self._crawl, session, delay=self._delay)
-        return alive
+        return {self._worker, *(session.worker for session in self._sessions.values() if session.id not in over)}
 
     async def _is_ours_to_reap(self, session: Session) -> bool:
         key = f"{self._keys.control}reaping:{session.id}"

@@ -2,7 +2,7 @@
 -- needs: arguments control
 -- A session is among those that the crawl knows. Another limit than before changes what may still be begun.
 local ends, about, limit = number(), arg(), number()
-call('ZADD', P .. 'sessions', ends, session)
+if call('ZADD', P .. 'sessions', ends, session) == 1 then call('INCR', P .. 'members') end
 call('HSET', P .. 'about', session, about)
 call('SADD', P .. 'workers', string.match(session, '^(.*)@'))
 local before = tonumber(call('GET', P .. 'limit') or 0)
