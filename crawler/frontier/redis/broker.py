@@ -171,7 +171,7 @@ class RedisBroker:
         ends_of = {id.decode(): float(ends) for id, ends in pairs(sessions).items()}
         if members != self._members:
             self._members, self._sessions = members, {id: Session.of(id) for id in ends_of}
-        alive = await self._look_after([self._sessions[id] for id, ends in ends_of.items() if ends < now])
+        alive = await self._look_after([Session.of(id) for id, ends in ends_of.items() if ends < now])
         counted, due = await self._count() if is_old or not counts else _COUNTED.decode(counts)
         self._lender.set_workers(alive)
         return News(
