@@ -64,7 +64,7 @@ class DirectEngine(Engine):
     async def warn_of_loss(self) -> None:
         pass
 
-    async def _exchange(self, words: list[list[Any]]) -> list[Any]:
+    async def _say(self, words: list[list[Any]]) -> list[Any]:
         return self._line.exchange(words)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[Any]], seconds: float | None = None) -> Any:

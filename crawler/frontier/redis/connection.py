@@ -310,16 +310,18 @@ class Engine:
         return answers
 
     async def _exchange(self, calls: Sequence[Call], *, whole: bool) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*_words(call, whole=whole))
         slots = self._traced(calls)
-        for slot in slots:
-            pipeline.execute_command("HINCRBY", f"{slot}traces", self._session, 1)
-        answers = list(await pipeline.execute(raise_on_error=False))
+        words = [_words(call, whole=whole) for call in calls]
+        answers = await self._say([*words, *(["HINCRBY", f"{slot}traces", self._session, 1] for slot in slots)])
         for slot, count in zip(slots, answers[len(calls) :], strict=True):
             self._traces[slot] = max(self._counted(count), self._traces.get(slot, 0))
         return answers[: len(calls)]
+
+    async def _say(self, words: list[list[Any]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for each in words:
+            pipeline.execute_command(*each)
+        return list(await pipeline.execute(raise_on_error=False))
 
     def _counted(self, answer: int | Exception) -> float:
         if isinstance(answer, Exception):
