@@ -3,14 +3,19 @@ lexbor lets the loop run meanwhile. A thread cannot be stopped. So what is not s
 a process that can be, and in the thread where that took no harm: twice, but nothing has to be known of what makes a
 page dear.
 
-The deadline is for what takes seconds all the same. A thread that is past it keeps its place until it ends, and is a
-daemon, so the process does not wait for it.
+The deadline is for what takes seconds all the same. A thread that is past it keeps its place until it ends, and the
+process does not wait for it.
+
+Where memory is short a thread may die at its birth, before it runs anything of ours. `threading.Thread.start` would
+wait for it for ever, and with it the loop. So nobody waits for the birth: a thread that has not begun by the deadline
+is taken for dead, and has lost its place.
 """
 
 from __future__ import annotations
 
+import _thread
 import asyncio
-import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import BodyError
@@ -28,6 +33,8 @@ _THREADS = 2
 """Parsing is all that they do, and another core is all that they can have."""
 _SECONDS = 5.0
 """A page of 10 MiB takes half a second."""
+_AGAIN_SECONDS = 0.01
+"""Until a thread that had no memory to say that it is ready says it again."""
 
 
 class Parsing:
@@ -51,8 +58,8 @@ class Parsing:
         await self._trial.close()
 
     async def prepare(self, response: Response) -> None:
-        """Raises `BodyError` with reason `html_too_complex`, `parse_timeout`, or `parse_failed` where no process can be
-        had. Waiting for others is not counted."""
+        """Raises `BodyError` with reason `html_too_complex`, `parse_timeout`, or `parse_failed` where no process, no
+        thread or no memory can be had. Waiting for others is not counted."""
         if not response.is_bounded:
             await self._try(response)
         await self._places.acquire()
@@ -64,8 +71,7 @@ class Parsing:
         try:
             has_passed = await self._trial.passes(markup)
         except OSError as error:
-            words = f"{redact(response.url)} cannot be parsed: no process can be started ({error.strerror})"
-            raise BodyError(words, reason="parse_failed") from error
+            raise _not_parsed(response.url, f"no process can be started ({error.strerror})") from error
         if not has_passed:
             raise BodyError(
                 f"{redact(response.url)} takes many times longer to parse than a page of {len(markup):,} bytes does",
@@ -79,6 +85,8 @@ class Parsing:
         done: asyncio.Future[Any] = loop.create_future()
         done.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask
         forget = self._note()
+        unborn = [True]
+        """Whoever takes this out decides whether the thread works: itself as it begins, or the deadline."""
 
         def ended(result: Any, error: BaseException | None) -> None:
             forget()
@@ -89,23 +97,50 @@ class Parsing:
                 done.set_exception(error)
 
         def run() -> None:
+            if not _taken(unborn):
+                return
             result: Any = None
             error: BaseException | None = None
             try:
                 result = work()
             except Exception as raised:
                 error = raised
-            try:
-                loop.call_soon_threadsafe(ended, result, error)
-            except RuntimeError:  # the crawl has ended, and its loop
-                forget()
+            while True:
+                try:
+                    loop.call_soon_threadsafe(ended, result, error)
+                except MemoryError:
+                    time.sleep(_AGAIN_SECONDS)
+                    continue
+                except RuntimeError:  # the crawl has ended, and its loop
+                    forget()
+                return
 
-        threading.Thread(target=run, name="crawler-parsing", daemon=True).start()
+        try:
+            _thread.start_new_thread(run, ())
+        except (RuntimeError, MemoryError) as error:
+            ended(None, None)
+            raise _not_parsed(url, f"no thread can be started ({error})") from error
         try:
             return await asyncio.wait_for(asyncio.shield(done), self._seconds)
         except TimeoutError:
+            if _taken(unborn):
+                ended(None, None)
+                raise _not_parsed(url, "the thread for it died as it was started") from None
             words = f"{redact(url)} was not parsed within {self._seconds:g} s"
             raise BodyError(words, reason="parse_timeout", retryable=False) from None
+        except MemoryError as error:
+            raise _not_parsed(url, "there is not enough memory") from error
 
     def __repr__(self) -> str:
         return f"<Parsing {self._trial!r}>"
+
+
+def _taken(unborn: list[bool]) -> bool:
+    try:
+        return unborn.pop()
+    except IndexError:
+        return False
+
+
+def _not_parsed(url: str, why: str) -> BodyError:
+    return BodyError(f"{redact(url)} cannot be parsed: {why}", reason="parse_failed")
