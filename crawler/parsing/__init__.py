@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from crawler.errors import BodyError
-from crawler.parsing.trial import Trial
+from crawler.parsing.trial import MEMORY_BYTES, Trial
 from crawler.url import redact
 
 if TYPE_CHECKING:
@@ -41,13 +41,19 @@ class Parsing:
     """`await parsing.prepare(response)`: afterwards `response.html` is there.
 
     `note` is called as a thread begins, in the step of the page's own, and gives what is to be called when it ends.
-    Leaving the block ends the process."""
+    `spare` gives the bytes that another process may take here; None is no limit. Leaving the block ends the process."""
 
     def __init__(
-        self, note: Callable[[], Callable[[], None]], *, threads: int = _THREADS, seconds: float = _SECONDS
+        self,
+        note: Callable[[], Callable[[], None]],
+        *,
+        threads: int = _THREADS,
+        seconds: float = _SECONDS,
+        spare: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._note = note
         self._seconds = seconds
+        self._spare = spare
         self._places = asyncio.Semaphore(threads)
         self._trial = Trial()
 
@@ -69,15 +75,20 @@ class Parsing:
         async with self._places:
             markup = await self._in_thread(response.markup, response.url)
         try:
-            has_passed = await self._trial.passes(markup)
+            has_passed = await self._trial.passes(markup, self._most_bytes())
         except OSError as error:
             raise _not_parsed(response.url, f"no process can be started ({error.strerror})") from error
         if not has_passed:
             raise BodyError(
-                f"{redact(response.url)} takes many times longer to parse than a page of {len(markup):,} bytes does",
+                f"{redact(response.url)} takes many times longer to parse than a page of {len(markup):,} bytes does, "
+                "or more memory than there is",
                 reason="html_too_complex",
                 retryable=False,
             )
+
+    def _most_bytes(self) -> int:
+        spare = self._spare()
+        return MEMORY_BYTES if spare is None else min(MEMORY_BYTES, spare)
 
     async def _in_thread(self, work: Callable[[], Any], url: str, then: Callable[[], None] = lambda: None) -> Any:
         """What `work` gives; `then` is called when it ends, which may be after the deadline."""
@@ -99,12 +110,7 @@ class Parsing:
         def run() -> None:
             if not _taken(unborn):
                 return
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = work()
-            except Exception as raised:
-                error = raised
+            result, error = _outcome(work)
             while True:
                 try:
                     loop.call_soon_threadsafe(ended, result, error)
@@ -140,6 +146,13 @@ def _taken(unborn: list[bool]) -> bool:
         return unborn.pop()
     except IndexError:
         return False
+
+
+def _outcome(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
 
 
 def _not_parsed(url: str, why: str) -> BodyError:
