@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from crawler.contracts import Clock, Fetcher, Frontier
+    from crawler.headroom import Headroom
     from crawler.politeness import HostRule
     from crawler.retry import RetryPolicy
     from crawler.settings import Settings
@@ -32,4 +33,5 @@ class Context:
     retry: RetryPolicy
     rule: Callable[[str], HostRule]
     """A host's configured treatment, by `"name:port"`."""
+    headroom: Headroom
     job: Path | None = None

@@ -7,7 +7,7 @@ Unix time in seconds as a float, read once by the caller from its `Clock`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from crawler.entry import Counts, Entry, Lease, Leased, Outcome, Taken, Verdict, Waits
 
@@ -40,6 +40,7 @@ __all__ = [
     "Outcome",
     "Pipeline",
     "RobotsRules",
+    "Room",
     "Taken",
     "Verdict",
     "Waits",
@@ -258,6 +259,10 @@ class Earlier(Protocol):
 Fetch = Callable[["Request"], Awaitable["Response"]]
 Middleware = Callable[["Request", Fetch], Awaitable["Response"]]
 """`async def name(request, fetch) -> Response`, calling `await fetch(request)` zero or more times."""
+
+
+Room: TypeAlias = "Callable[[int], Awaitable[None]]"
+"""`await room(size)`: until there is memory for that many bytes, for the page of the task that asks."""
 
 
 class Fetcher(Protocol):

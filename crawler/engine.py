@@ -92,6 +92,7 @@ class Engine:
         self._fetcher = context.fetcher
         self._epochs = epochs
         self._clock = context.clock
+        self._headroom = context.headroom
         self._visits = visits
         self._inline = inline
         self._places = places
@@ -139,6 +140,7 @@ class Engine:
 
     async def _run(self) -> None:
         self._places.on_leave = self._place_freed
+        self._headroom.on_relief = self._wake.set
         self._epochs.on_change = self._changed
         self.spider._services = self._inline
         for host in self._epochs.named:
@@ -240,6 +242,8 @@ class Engine:
         if self._epochs.is_full or self._alone is not None:
             return 0
         room = len(self._idle)
+        if self._headroom.is_scarce:
+            room = min(room, 1 - self._handed)  # one may always go on
         if self._limits.page_limit:
             room = min(room, self._limits.page_limit - self.stats.total.pages - len(self._busy) - self._epochs.held)
         return max(room, 0)
@@ -272,6 +276,8 @@ class Engine:
             finally:
                 del self._busy[task]
                 self._handed -= 1
+                if self._headroom.taken:
+                    self._headroom.leave(task)
                 if self._alone is lease:
                     self._alone = None
                 self._wake.set()
@@ -398,12 +404,15 @@ class Engine:
             "active_hosts": counts.active_hosts,
             "waits": waits._asdict(),
             "limited_by": self._limited_by(counts.queued, waits),
+            "memory": self._headroom.snapshot(),
         }
 
     def _limited_by(self, queued: int, waits: Waits) -> str:
         """What keeps the crawl from going faster right now, unless it is the processor (`status.Load`)."""
         if self.phase is not Phase.RUNNING:
             return str(self.phase.value)
+        if self._headroom.is_short:
+            return "memory"
         if not self._idle:
             return "concurrency"
         if not queued:

@@ -221,8 +221,8 @@ class ProtocolError(FetchError):
 class BodyError(FetchError):
     """Reasons `body_truncated`, `body_too_large` (final), `body_encoding` (final: a content or transfer coding that is
     unknown or broken), `body_range` (final: the answer to a Range request was another range), `html_too_complex`
-    (final: parsing it would take many times longer than a page of its size does), `parse_timeout` (final),
-    `parse_failed`."""
+    (final: parsing it would take many times longer than a page of its size does, or more memory than there is),
+    `parse_timeout` (final), `parse_failed` (no thread, process or memory could be had for it)."""
 
     reason = "body"
 

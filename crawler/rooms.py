@@ -18,6 +18,7 @@ from crawler.exchange import Exchange
 from crawler.export.spool import Spool
 from crawler.frontier.shared import SharedFrontier
 from crawler.guard import Guard
+from crawler.headroom import Headroom, limits
 from crawler.inline import Inline
 from crawler.loader import item_types, load_function
 from crawler.parsing import Parsing
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-    from crawler.contracts import Clock, Exporter, Fetcher, Frontier, Pipeline
+    from crawler.contracts import Clock, Exporter, Fetcher, Frontier, Pipeline, Room
     from crawler.download.robots import RobotsCache
     from crawler.frontier.previous import Previous
     from crawler.settings import Settings
@@ -89,16 +90,17 @@ class Rooms:
         self, stack: AsyncExitStack, frontier: Frontier, fingerprint: Fingerprinter, stats: Stats, ends: Ends
     ) -> Engine:
         """The rooms, in the order in which they are opened; leaving `stack` closes them in reverse."""
-        fetcher = await self.fetcher(stack)
+        headroom = stack.enter_context(Headroom(limits()))
+        fetcher = await self.fetcher(stack, headroom.room)
         fetcher.on_open = lambda host: frontier.sent(host, self.clock.now())
         fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
         if isinstance(frontier, SharedFrontier):
             frontier.count_pages(lambda: stats.total.pages)
             frontier.on_named = fetcher.allow_host
-        parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work))
-        return self._build(self.context(frontier, fetcher, stats), parsing, fingerprint, ends)
+        parsing = await stack.enter_async_context(Parsing(frontier.stays_at_work, spare=headroom.spare))
+        return self._build(self.context(frontier, fetcher, stats, headroom), parsing, fingerprint, ends)
 
-    async def fetcher(self, stack: AsyncExitStack) -> Fetcher:
+    async def fetcher(self, stack: AsyncExitStack, room: Room | None) -> Fetcher:
         from crawler.download.session import Downloader
 
         http, security = self.settings.http, self.settings.security
@@ -109,6 +111,7 @@ class Rooms:
             json_dumps=load_function("http.json_dumps", http.json_dumps) or json.dumps,
             json_loads=load_function("http.json_loads", http.json_loads),
             clock=self.clock.now,
+            room=room,
         )
         return await stack.enter_async_context(downloader)
 
@@ -194,7 +197,7 @@ class Rooms:
             only_changed=ends.only_changed,
         )
 
-    def context(self, frontier: Frontier, fetcher: Fetcher, stats: Stats) -> Context:
+    def context(self, frontier: Frontier, fetcher: Fetcher, stats: Stats, headroom: Headroom) -> Context:
         return Context(
             spider=self.spider,
             settings=self.settings,
@@ -205,6 +208,7 @@ class Rooms:
             rng=self.rng,
             retry=_retry_policy(self.settings),
             rule=self.rule,
+            headroom=headroom,
             job=self.job,
         )
 

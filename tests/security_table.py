@@ -123,8 +123,6 @@ FAULTS = {
 
 OPEN: dict[str, str] = {
     "S17": "there is no client of a storage service; PostgreSQL has its own `sslmode`",
-    "R-25": "figures of a benchmark, not of a test: `make frontier`",
-    "R-39": "no test runs under a limit of memory; bounds of memory are those of R-36, S22 and `make frontier`",
     "R-42": "there is no earlier release yet",
 }
 """Rows without a test, each with its reason."""

@@ -28,7 +28,7 @@ LAYERS = (
     # 1 rules: pure decisions; time and chance are arguments
     """robots politeness retry redirect guard cookies proxies scope budgets traps spider kinds""",
     # 2 rooms: each owns one kind of I/O
-    "clock lock stats log watchdog pipelines parsing frontier download export monitor",
+    "clock lock stats log watchdog headroom pipelines parsing frontier download export monitor",
     # 3 the loop
     """context refusals bounds places exchange callback_time page passage collector inline visit steps epochs refresh
     feed hooks limits engine""",
@@ -77,7 +77,7 @@ CONCRETE_PARTS = {
 }
 BROAD_EXCEPTS = {
     "crawler/processes/child.py:work": "the parent is told, which logs it and ends the crawl",
-    "crawler/parsing/__init__.py:run": "what was raised in the thread is raised by who waits for it",
+    "crawler/parsing/__init__.py:_outcome": "what was raised in the thread is raised by who waits for it",
     "crawler/steps.py:__await__": "what a page's wait raises is thrown into the page's own coroutine",
 }
 NAMES_OF_METHODS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import gc
 import os
@@ -129,20 +130,22 @@ async def test_large_honest_pages_whose_elements_are_closed_are_parsed_once() ->
         assert parsing._trial._process is None
 
 
-async def test_a_page_is_parsed_by_a_thread_that_was_there_and_none_is_left() -> None:
-    def ours() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name == "crawler-parsing"}
+async def test_pages_are_parsed_by_threads_that_stay_and_end_with_the_crawl(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, ends = _thread.start_new_thread, []
 
-    others = ours()
-    async with Parsing(nobody) as parsing:
-        await parsing.prepare(given(b"<p>fine</p>" * 5000))
-        threads = ours() - others
-        for _ in range(3):
+    def starting(run: Any, arguments: Any) -> int:
+        ended = threading.Event()
+        ends.append(ended)
+        return start(lambda: (run(*arguments), ended.set()), ())
+
+    monkeypatch.setattr(_thread, "start_new_thread", starting)
+    async with Parsing(nobody, threads=2) as parsing:
+        for _ in range(4):
             await parsing.prepare(given(b"<p>fine</p>" * 5000))
-        assert ours() - others == threads
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
+        await asyncio.gather(*(parsing.prepare(given(b"<p>fine</p>" * 5000)) for _ in range(4)))
+        assert len(ends) == 2
+        assert not any(ended.is_set() for ended in ends)
+    assert all(ended.wait(10) for ended in ends)
 
 
 async def test_a_crawl_gives_up_the_page_and_goes_on_whatever_way_it_came() -> None:
@@ -303,6 +306,76 @@ async def test_past_the_deadline_the_page_is_given_up_and_its_thread_keeps_its_p
         while parsing._places.locked():
             await asyncio.sleep(0.01)
     assert notes[-1] == "ended"
+
+
+def stillborn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Threads die before they run anything, as they do where memory is short. What they would have run."""
+    start, unrun = _thread.start_new_thread, []
+
+    def starting(run: Any, arguments: Any) -> int:
+        unrun.append(run)
+        return start(lambda: None, ())
+
+    monkeypatch.setattr(_thread, "start_new_thread", starting)
+    monkeypatch.setattr(threading, "_start_new_thread", starting)
+    return unrun
+
+
+@pytest.mark.hostile("R-39")
+async def test_a_thread_that_dies_at_its_birth_fails_its_page_and_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`threading.Thread.start` would wait for ever for a thread that never comes to say that it has started."""
+    notes: list[str] = []
+
+    def note() -> Any:
+        notes.append("began")
+        return lambda: notes.append("ended")
+
+    async with Parsing(note, threads=1, seconds=0.1) as parsing:
+        with monkeypatch.context() as scarce:
+            unrun = stillborn(scarce)
+            for _ in range(3):
+                with pytest.raises(BodyError, match="the thread for it died as it was started") as caught:
+                    await parsing.prepare(given(b"<p>fine</p>" * 20_000))
+        assert (caught.value.reason, caught.value.retryable) == ("parse_failed", True)
+        assert notes == ["began", "ended"] * 3
+        parsing._seconds = 30.0
+        for run in unrun:
+            _thread.start_new_thread(run, ())  # they were only late, and work as well
+        for _ in range(4):
+            response = given(b"<p>fine</p>" * 20_000)
+            await parsing.prepare(response)
+            assert len(response.css("p")) == 20_000
+        assert not parsing._places.locked()
+    async with Parsing(note) as parsing:
+        response = given(b"<p>fine</p>" * 20_000)
+        await parsing.prepare(response)
+        assert len(response.css("p")) == 20_000
+
+
+@pytest.mark.hostile("R-39")
+async def test_where_no_thread_and_no_memory_can_be_had_the_page_fails_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refusing(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    def without_memory(self: Response) -> None:
+        raise MemoryError
+
+    async with Parsing(nobody, threads=1) as parsing:
+        with monkeypatch.context() as scarce:
+            scarce.setattr(_thread, "start_new_thread", refusing)
+            with pytest.raises(BodyError, match=r"no thread can be started \(can't start new thread\)") as caught:
+                await parsing.prepare(given(b"<p>fine</p>" * 20_000))
+        assert (caught.value.reason, caught.value.retryable) == ("parse_failed", True)
+        with monkeypatch.context() as scarce:
+            scarce.setattr(Response, "prepare", without_memory)
+            with pytest.raises(BodyError, match="there is not enough memory") as caught:
+                await parsing.prepare(given(b"<p>fine</p>" * 20_000))
+        assert (caught.value.reason, caught.value.retryable) == ("parse_failed", True)
+        assert not parsing._places.locked()
 
 
 @pytest.mark.hostile("R-22")

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 import brotli
 from aiohttp.base_protocol import BaseProtocol
 
+from crawler.download.large import LARGE_BYTES, ask, at_once
 from crawler.download.translate import FOREIGN, translate
 from crawler.errors import BodyError
 
@@ -31,9 +32,11 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from multidict import CIMultiDictProxy
+
+    from crawler.contracts import Room
 
 __all__ = [
     "ACCEPT_ENCODING",
@@ -291,14 +294,15 @@ def _too_large(limit: int) -> BodyError:
 # -- responses ---------------------------------------------------------------------------------------------------------
 
 
-async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body, decoded, at most `limit` bytes. The session must have `auto_decompress=False`.
+async def read_body(response: aiohttp.ClientResponse, limit: int, room: Room = at_once) -> bytes:
+    """The whole body, decoded, at most `limit` bytes. The session must have `auto_decompress=False`. Of a body that has
+    become large `room` is asked before it is read on: for what it may need while its page is worked at.
 
     Raises `BodyError`, and what `translate` makes of a failing connection. After an error, and when cancelled, the
     connection is closed instead of drained.
     """
     try:
-        return await read_content(response.content, response.headers, limit)
+        return await read_content(response.content, response.headers, limit, room)
     except FOREIGN as error:
         response.close()
         raise translate(error, str(response.url)) from error
@@ -307,40 +311,52 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
         raise
 
 
-async def read_content(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> bytes:
+async def read_content(
+    content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int, room: Room = at_once
+) -> bytes:
     """The same of a stream and the headers that came before it; closing the connection is the caller's."""
     _refuse_transfer_coding(content, headers)
     coded = _encoding(content, headers)
     if coded:
-        pieces = await _read_coded(content, Decoder(coded, limit))
+        pieces = await _read_coded(content, Decoder(coded, limit), partial(ask, room, headers, limit, 0))
     else:
-        _refuse_by_length(content, headers, limit)
-        pieces = await _read_plain(content, limit)
+        length = _length(content, headers, limit)
+        pieces = await _read_plain(content, limit, partial(ask, room, headers, limit, length))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _read_plain(content: aiohttp.StreamReader, limit: int) -> list[bytes]:
+async def _read_plain(content: aiohttp.StreamReader, limit: int, grow: Callable[[int], Awaitable[int]]) -> list[bytes]:
     pieces = []
     size = 0
+    has_room = LARGE_BYTES
     while not content.at_eof():  # a read that finds nothing costs as much as one that finds a page
         data = await content.readany()
         size += len(data)
         if size > limit:
             raise _too_large(limit)
         pieces.append(data)
+        if size > has_room:
+            has_room = await grow(size)
     return pieces
 
 
-async def _read_coded(content: aiohttp.StreamReader, decoder: Decoder) -> list[bytes]:
+async def _read_coded(
+    content: aiohttp.StreamReader, decoder: Decoder, grow: Callable[[int], Awaitable[int]]
+) -> list[bytes]:
     pieces = []
-    since_turn = 0
+    since_turn = size = 0
+    has_room = LARGE_BYTES
     while data := await content.readany():
         for piece in decoder.feed(data):
             pieces.append(piece)
             since_turn += len(piece)
             if since_turn >= _TURN_BYTES:
+                size += since_turn
                 since_turn = 0
-                await asyncio.sleep(0)
+                if size > has_room:
+                    has_room = await grow(size)
+                else:
+                    await asyncio.sleep(0)
     decoder.finish()
     return pieces
 
@@ -383,7 +399,8 @@ def _refuse_transfer_coding(content: aiohttp.StreamReader, headers: CIMultiDictP
         raise BodyError(words, reason="body_encoding", retryable=False)
 
 
-def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> None:
+def _length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[str], limit: int) -> int:
+    """As the header has it; 0 where it does not say. Raises `BodyError` where that is too much."""
     # The answer to HEAD names the length of a body that does not come; as for 204 and 304 its content is at its end.
     length = headers.get("Content-Length", "")
     digits = (
@@ -391,6 +408,7 @@ def _refuse_by_length(content: aiohttp.StreamReader, headers: CIMultiDictProxy[s
     )  # of which `int` takes 4300, and a header line has room for
     if digits and (len(digits) > _LONGEST_LENGTH or int(digits) > limit) and not content.at_eof():
         raise _too_large(limit)
+    return int(digits or 0) if len(digits) <= _LONGEST_LENGTH else 0
 
 
 class _NoTransport(BaseProtocol):

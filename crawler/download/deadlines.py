@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
 
+    from crawler.contracts import Room
+
 __all__ = ["LOOKS_PER_LIMIT", "Deadlines", "Speed", "TooSlow", "Watch"]
 
 _LONGEST_BETWEEN_LOOKS: Final = 1.0
@@ -41,17 +43,27 @@ class TooSlow(aiohttp.ServerTimeoutError):
 class Watch:
     """One exchange: tell it of the body's stream when there is one."""
 
-    __slots__ = ("_had", "_had_at", "_seen", "_since", "began", "content", "protocol")
+    __slots__ = ("_had", "_had_at", "_seen", "_since", "began", "content", "is_held", "protocol")
 
     def __init__(self, protocol: ResponseHandler, began: float, now: float) -> None:
         self.protocol = protocol
         self.began = began
         """On the loop's clock: when the request was first worked at."""
         self.content: aiohttp.StreamReader | None = None
+        self.is_held = False
+        """We do not read on, for reasons of our own: nothing of it is the server's fault."""
         self._seen = -1
         self._since = now
         self._had = -1
         self._had_at = now
+
+    async def held(self, room: Room, size: int) -> None:
+        """`await room(size)`, in time that does not count."""
+        self.is_held = True
+        try:
+            await room(size)
+        finally:
+            self.is_held = False
 
     def idle_seconds(self, now: float) -> float:
         """How long ago something was last seen to arrive: the headers, or more of the body."""
@@ -132,7 +144,9 @@ class Deadlines:
         now = self._loop.time()
         late = now - self._due
         for watch in list(self._watched):
-            if late > self._between:
+            if watch.is_held:
+                watch.forgive(self._between + late)
+            elif late > self._between:
                 watch.forgive(late)
             if now - watch.began >= self._total:
                 self._watched.discard(watch)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.http_parser import RawResponseMessage
 
+    from crawler.contracts import Room
     from crawler.download.auth import Credentials
     from crawler.download.connect import FreshConnections
     from crawler.download.cookies import CookieJars
@@ -93,6 +94,7 @@ class PlainGets:
         timeout: aiohttp.ClientTimeout,
         least_speed: Speed,
         max_body_bytes: int,
+        room: Room,
     ) -> None:
         self._session = session
         self._connector = connector
@@ -101,6 +103,7 @@ class PlainGets:
         self._credentials = credentials
         self._timeout = timeout
         self._max_body_bytes = max_body_bytes
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(
             self._loop, total_seconds=timeout.total, read_seconds=timeout.sock_read, least_speed=least_speed
@@ -146,7 +149,8 @@ class PlainGets:
             watch.content = content
             refuse_status(message.code, url)
             self._jars.store(request.session, url, message)
-            body = await read_content(content, message.headers, request.max_body_bytes or self._max_body_bytes)
+            limit = request.max_body_bytes or self._max_body_bytes
+            body = await read_content(content, message.headers, limit, partial(watch.held, self._room))
         except BaseException:
             connection.close()
             raise

@@ -22,6 +22,7 @@ from crawler.download.auth import Credentials
 from crawler.download.body import open_stream, read_body
 from crawler.download.cookies import CookieJars, joined
 from crawler.download.deadlines import Deadlines, Speed
+from crawler.download.large import at_once
 from crawler.download.lost_time import LostTime
 from crawler.download.plain import PlainGets
 from crawler.download.route import PROXY, TCP, Route, Router, as_dialled
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     import yarl
 
+    from crawler.contracts import Room
     from crawler.cookies import Cookies
     from crawler.guard import Guard
     from crawler.settings import Settings
@@ -57,7 +59,7 @@ class Downloader:
     """`crawler.contracts.Fetcher` over aiohttp. `guard` decides which addresses may be dialled.
 
     `json_dumps` writes `json=` bodies, `json_loads` reads for `Response.json`; `trace_configs` are aiohttp's; `clock`
-    gives the Unix time by which cookies expire.
+    gives the Unix time by which cookies expire. `room` is asked before a large body is read on.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Downloader:
         json_dumps: Callable[[Any], str | bytes] = json.dumps,
         json_loads: Callable[[bytes], Any] | None = None,
         clock: Callable[[], float] = time.time,
+        room: Room | None = None,
     ) -> None:
         http = settings.http
         self.on_open: Callable[[str], None] = lambda host: None
@@ -78,6 +81,7 @@ class Downloader:
         self._dumps = json_writer(json_dumps)
         self._loads = json_loads
         self._credentials = Credentials(http.auth, http.digest_auth, http.host_headers)
+        self._room = room or at_once
         self._streams: set[aiohttp.ClientResponse] = set()
         self._sockets: set[aiohttp.ClientWebSocketResponse] = set()
         self._jars = CookieJars(enabled=http.cookies, unsafe=http.unsafe_cookies, clock=clock)
@@ -128,6 +132,7 @@ class Downloader:
                 timeout=self._timeout,
                 least_speed=least_speed,
                 max_body_bytes=settings.http.max_body_bytes,
+                room=self._room,
             )
             stack.callback(self._plain.close)
             stack.push_async_callback(self._close_what_is_open)
@@ -396,11 +401,11 @@ class Downloader:
         limit = request.max_body_bytes or self._settings.http.max_body_bytes
         connection = answer.connection
         if connection is None or connection.protocol is None:  # a short body is all there
-            return await read_body(answer, limit)
+            return await read_body(answer, limit, self._room)
         watch = self._slow.add(connection.protocol, 0.0)
         watch.content = answer.content
         try:
-            return await read_body(answer, limit)
+            return await read_body(answer, limit, partial(watch.held, self._room))
         finally:
             self._slow.discard(watch)
 

@@ -15,15 +15,16 @@ import struct
 import sys
 from typing import IO, Final
 
-__all__ = ["Trial"]
+__all__ = ["MEMORY_BYTES", "Trial"]
 
-_SIZE: Final = struct.Struct("=Q")
+_HEAD: Final = struct.Struct("=QQ")
+"""The size of a page, and how much memory it may take."""
 _PASSED: Final = b"\x01"
 _SECONDS: Final = 0.25
 _SECONDS_PER_BYTE: Final = 2e-7
 """Of processor time: ten times what honest pages need, 10 MB of table cells among them (0.2 s)."""
-_MEMORY_BYTES: Final = 1 << 30
-"""More than at its start. A page of 10 MB needs 300."""
+MEMORY_BYTES: Final = 1 << 30
+"""More than at its start, where there is as much. A page of 10 MB needs 300 MB."""
 
 
 class Trial:
@@ -33,15 +34,15 @@ class Trial:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def passes(self, markup: bytes) -> bool:
-        """Whether the page was parsed, in little time and memory. Cancelled, the process is ended. Raises `OSError`
-        where none can be started."""
+    async def passes(self, markup: bytes, memory_bytes: int = MEMORY_BYTES) -> bool:
+        """Whether the page was parsed, in little time and that much memory. Cancelled, the process is ended. Raises
+        `OSError` where none can be started."""
         async with self._turn:
             process = self._process or await self._start()
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                process.stdin.write(_SIZE.pack(len(markup)))
+                process.stdin.write(_HEAD.pack(len(markup), memory_bytes))
                 process.stdin.write(markup)
                 await process.stdin.drain()
                 await process.stdout.readexactly(len(_PASSED))
@@ -89,10 +90,10 @@ def _parse_what_comes(pages: IO[bytes], answers: IO[bytes]) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the crawl, which drains; the end of its pages ends this
-    while len(head := pages.read(_SIZE.size)) == _SIZE.size:
-        (size,) = _SIZE.unpack(head)
+    while len(head := pages.read(_HEAD.size)) == _HEAD.size:
+        size, memory_bytes = _HEAD.unpack(head)
         page = pages.read(size)
-        _limit_memory()
+        _limit_memory(memory_bytes)
         signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS + size * _SECONDS_PER_BYTE)  # its signal ends the process
         LexborHTMLParser(page)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
@@ -100,11 +101,11 @@ def _parse_what_comes(pages: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
 
 
-def _limit_memory() -> None:
+def _limit_memory(more: int) -> None:
     with contextlib.suppress(OSError, ValueError):  # where there is no such file, or it is limited already
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY_BYTES, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from crawler.epochs import Epochs
 from crawler.errors import SettingsError, UsageError
 from crawler.export.spool import Spool
 from crawler.frontier.lending import Lending
+from crawler.headroom import Headroom, limits
 from crawler.loader import item_types
 from crawler.processes.origin import Origin
 from crawler.processes.parent import Parent
@@ -98,9 +99,10 @@ async def open_parent(
     prints_aside: bool,
 ) -> Parent:
     """`prints_aside`: what spiders print is not to stand among items on standard output."""
-    fetcher = await rooms.fetcher(stack)  # it sends nothing; it knows the cookies that were kept
+    fetcher = await rooms.fetcher(stack, None)  # it sends nothing; it knows the cookies that were kept
     fetcher.restore_cookies(row for _, row in frontier.rows("cookie/"))
-    context = rooms.context(frontier, fetcher, stats)
+    headroom = stack.enter_context(Headroom(limits()))  # to be shown; pages are begun by the children
+    context = rooms.context(frontier, fetcher, stats, headroom)
     epochs = Epochs(context, exporters=ends.all, refused=ends.refused, outputs=ends.keys, on_turn=ends.on_turn)
     return Parent(
         context,

@@ -78,6 +78,7 @@ class Parent:
         self.phase = Phase.READY
         self._settings = context.settings
         self._clock = context.clock
+        self._headroom = context.headroom
         self._frontier = frontier
         self._epochs = epochs
         self._origins = origins
@@ -292,6 +293,8 @@ class Parent:
         limited_by = "hosts" if waits.full > waits.delayed + waits.paused else "delay"
         if self.phase is not Phase.RUNNING:
             limited_by = self.phase.value
+        elif self._headroom.is_short:
+            limited_by = "memory"
         elif pulses and not any(pulse.idle for pulse in pulses):
             limited_by = "concurrency"
         elif not queued:
@@ -304,6 +307,7 @@ class Parent:
             "active_hosts": counts.active_hosts,
             "waits": waits._asdict(),
             "limited_by": limited_by,
+            "memory": self._headroom.snapshot(),
             "load": max((pulse.load for pulse in pulses), default=0.0),
         }
 
