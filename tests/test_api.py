@@ -192,6 +192,7 @@ class Typed(Spider):
     sizes: list[int] | None = None
     options: dict[str, int] = {}
     price: Fraction = Fraction(0)
+    anything: object = None
 
 
 @pytest.mark.parametrize(
@@ -208,6 +209,7 @@ class Typed(Spider):
         ("sizes", "1,2", [1, 2]),
         ("options", '{"a": 1}', {"a": 1}),
         ("price", "1/3", Fraction(1, 3)),
+        ("anything", "x", "x"),
         ("start_urls", "http://a.example/, http://b.example/", ("http://a.example/", "http://b.example/")),
         ("allowed_domains", "a.example", ("a.example",)),
     ],
