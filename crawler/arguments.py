@@ -74,7 +74,7 @@ def checked_priority(given: Any) -> int:
 
 
 def values_by_name(argument: str, given: Any) -> dict[str, Any]:
-    """`meta` and `cb_kwargs`."""
+    """`meta` and `cb_kwargs`: a dict of its own, for the one that was given may be filled anew for the next request."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -82,7 +82,7 @@ def values_by_name(argument: str, given: Any) -> dict[str, Any]:
     for name in given:
         if not isinstance(name, str):
             raise TypeError(f"the names in {argument} are str, not {type_name(name)}: {name!r}")
-    return given if isinstance(given, dict) else dict(given)
+    return dict(given)
 
 
 def flag(argument: str, given: Any) -> bool:
@@ -218,8 +218,6 @@ def header_names(given: Iterable[str]) -> tuple[str, ...]:
 
 def _cookies(given: Any) -> dict[str, str]:
     """aiohttp's shapes: a mapping or pairs; values are texts, numbers or `Morsel`s."""
-    if type(given) is dict and all(type(name) is type(value) is str for name, value in given.items()):
-        return given
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
         raise TypeError(f"cookies are a mapping of names to values, not a {type_name(given)}")

@@ -29,7 +29,7 @@ from crawler.log import crawl_log
 from crawler.outputs import Outputs
 from crawler.predecessor import UNFINISHED, Before, check_options, first_words, make_room, open_previous
 from crawler.processes import opening
-from crawler.rooms import Ends, Rooms, pipeline_of
+from crawler.rooms import Ends, Rooms, check_lists, pipeline_of
 from crawler.stats import Stats, write_json
 from crawler.url import Fingerprinter
 from crawler.watchdog import Watchdog
@@ -129,6 +129,7 @@ class Crawl:
         self._previous: Previous | None = None
         self._shared: SharedFrontier | None = None
         self._rng = rng or Random()
+        check_lists(spider)
         self._rooms = Rooms(spider, settings, clock=self.clock, rng=self._rng, job=job)
         self._on_item = on_item
         self._processes = opening.processes_of(processes)

@@ -49,7 +49,8 @@ class Outputs:
         """Each where it goes on; may take the frontier back to an earlier epoch. Raises `UsageError`, `OutputError`."""
         keys = self.keys
         if len(set(keys)) < len(keys):
-            raise UsageError(f"the same output is named twice: {', '.join(each.target for each in self.exporters)}")
+            twice = [each.target for each, key in zip(self.exporters, keys, strict=True) if keys.count(key) > 1]
+            raise UsageError(f"the same output is named twice: {', '.join(twice)}")
         positions = await self._held_positions(frontier)
         for exporter, position in zip(self.exporters, positions, strict=True):
             await exporter.open(position)

@@ -149,8 +149,8 @@ class Passage:
         page.refused_count += 1
         told = None if isinstance(error, CrawlerError) else error  # the message of one of ours says it all
         logger.error(
-            "%s refused a %s of %r: %s", f"{pipeline}.process_item" if pipeline else output, type_name(item),
-            page.request, message_of(error), exc_info=told,
+            "%s refused a %s of %s: %s", f"{pipeline}.process_item" if pipeline else output, type_name(item),
+            page.request or "start()", message_of(error), exc_info=told,
         )  # fmt: skip
         if self._refused is None:
             return

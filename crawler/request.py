@@ -135,10 +135,12 @@ class Request(_Target, frozen=True, kw_only=True, omit_defaults=True, repr_omit_
             force_setattr(self, "meta", values_by_name("meta", self.meta))
         if self.cb_kwargs or type(self.cb_kwargs) is not dict:
             force_setattr(self, "cb_kwargs", values_by_name("cb_kwargs", self.cb_kwargs))
-        flags = _TO_FLAGS(self)
-        if tuple(map(type, flags)) != _ALL_BOOL:
-            for name, value in zip(_FLAGS, flags, strict=True):
-                force_setattr(self, name, flag(name, value))
+        if not (
+            self.dont_filter is self.encoded is self.stream is self.chunked is self.expect100 is False
+            and self.allow_redirects is True
+        ):
+            for name in _FLAGS:
+                force_setattr(self, name, flag(name, getattr(self, name)))
         if self.auth is not None or (self.headers and type(self.headers) is not CIMultiDictProxy):
             self._settle_headers()
         if self.skip_auto_headers:
@@ -342,5 +344,3 @@ _TO_NORMALIZE = attrgetter(*NORMALIZED)
 _USUAL = tuple(NO_HEADERS if name == "headers" else None for name in NORMALIZED)
 """Nothing to be done."""
 _FLAGS = ("dont_filter", "allow_redirects", "chunked", "expect100", "encoded", "stream")
-_TO_FLAGS = attrgetter(*_FLAGS)
-_ALL_BOOL = (bool,) * len(_FLAGS)

@@ -20,6 +20,7 @@ from crawler.frontier.shared import SharedFrontier
 from crawler.guard import Guard
 from crawler.headroom import Headroom, limits
 from crawler.inline import Inline
+from crawler.item import type_name
 from crawler.loader import item_types, load_function
 from crawler.parsing import Parsing
 from crawler.passage import Passage
@@ -233,6 +234,17 @@ class Rooms:
             max_crawl_delay=rule.max_crawl_delay_seconds,
             circuit_failures=rule.circuit_failures,
         )
+
+
+def check_lists(spider: Spider) -> None:
+    """Whether what comes in an order is given in one: of a dict, as Scrapy has it, its numbers would go unread. Raises
+    `UsageError`."""
+    for attribute, given in (("pipelines", spider.pipelines), ("middlewares", spider.middlewares)):
+        if not isinstance(given, (list, tuple)):
+            raise UsageError(f"{attribute} of spider {spider.name!r} is a list, in order, not a {type_name(given)}")
+    for middleware in spider.middlewares:
+        if not callable(middleware) or isinstance(middleware, type):
+            raise UsageError(f"middleware {middleware!r} needs to be an `async def name(request, fetch)`")
 
 
 def pipeline_of(pipeline: Any) -> Pipeline:

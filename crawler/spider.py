@@ -329,7 +329,7 @@ def _as_given(value: str, kind: Any) -> Any:
 
 def _made(kind: type, value: Any) -> Any:
     """A `Path`, and whatever else is made of a text."""
-    return kind(value)
+    return value if isinstance(value, kind) else kind(value)
 
 
 _WORDS = {"yes": True, "no": False}

@@ -113,6 +113,13 @@ async def test_an_output_is_appended_to_unless_it_is_to_be_overwritten(overwrite
     assert numbers(output) == ([0, 1] if overwrite else [0, 1, 99])
 
 
+async def test_an_output_that_is_named_twice_is_the_one_that_the_error_names(tmp_path: Path) -> None:
+    output = str(tmp_path / "items.jsonl")
+    with pytest.raises(UsageError) as caught:
+        await crawl(Numbers, settings=FAST, output=[output, str(tmp_path / "a.csv"), output], job=tmp_path / "job")
+    assert str(caught.value) == f"the same output is named twice: {output}, {output}"
+
+
 async def test_a_crawl_may_be_run_again_and_again() -> None:
     async with LocalSite() as site:
         site.page("*", "ok")
@@ -192,6 +199,7 @@ class Typed(Spider):
     sizes: list[int] | None = None
     options: dict[str, int] = {}
     price: Fraction = Fraction(0)
+    anything: object = None
 
 
 @pytest.mark.parametrize(
@@ -208,6 +216,7 @@ class Typed(Spider):
         ("sizes", "1,2", [1, 2]),
         ("options", '{"a": 1}', {"a": 1}),
         ("price", "1/3", Fraction(1, 3)),
+        ("anything", "x", "x"),
         ("start_urls", "http://a.example/, http://b.example/", ("http://a.example/", "http://b.example/")),
         ("allowed_domains", "a.example", ("a.example",)),
     ],

@@ -88,6 +88,17 @@ def test_what_has_the_same_meaning_is_kept_in_its_one_form_and_can_wait(argument
     assert getattr(codec.decode(codec.encode(request)), argument) == kept
 
 
+def test_a_dict_that_is_filled_anew_for_each_request_is_none_of_theirs() -> None:
+    values: dict[str, Any] = {}
+    requests = []
+    for number in range(3):
+        values["number"] = number
+        requests.append(Request(URL, meta=values, cb_kwargs=values, cookies=values))
+    assert [request.meta["number"] for request in requests] == [0, 1, 2]
+    assert [request.cb_kwargs["number"] for request in requests] == [0, 1, 2]
+    assert [(request.cookies or {})["number"] for request in requests] == ["0", "1", "2"]
+
+
 def test_headers_may_be_given_as_scrapy_has_them() -> None:
     request = Request(URL, headers={b"X-Bytes": b"1", "X-Several": ["a", "b"], "X-Number": 5, "Accept": None})
     assert list(request.headers.items()) == [

@@ -543,3 +543,22 @@ async def test_without_a_place_for_files_the_crawl_does_not_begin() -> None:
         with pytest.raises(UsageError, match="Files"):
             await run_spider(Shop, args={"site": site.url})
         assert site.journal == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "given", "words"),
+    [
+        ("pipelines", {object: 300}, "pipelines of spider 'wrong' is a list, in order, not a dict"),
+        ("pipelines", object, "is a list"),
+        ("middlewares", len, "middlewares of spider 'wrong' is a list"),
+        ("middlewares", ["package.middleware"], "'package.middleware' needs to be an `async def"),
+        ("middlewares", [object], "needs to be an `async def"),
+    ],
+)
+async def test_what_comes_in_an_order_is_a_list(attribute: str, given: Any, words: str) -> None:
+    class Wrong(Spider):
+        name = "wrong"
+
+    setattr(Wrong, attribute, given)
+    with pytest.raises(UsageError, match=words):
+        await run_spider(Wrong)

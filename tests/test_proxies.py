@@ -307,6 +307,7 @@ def test_a_proxy_is_named_by_scheme_host_and_port(url: str, expected: str) -> No
         "http://user:12?hunter2@proxy.example:80",
         "http://user:hunter2@[proxy.example:80",
         "ftp://user:hunter2@proxy.example",
+        "ftp://user:hunter2@proxy.example:3128",
     ],
 )
 def test_what_is_no_proxy_is_refused_without_being_shown(url: str) -> None:

@@ -122,6 +122,15 @@ async def test_where_nothing_is_refused_there_is_no_such_file_and_without_a_job_
     assert "Picky.process_item refused a dict" in caplog.text
 
 
+async def test_an_item_of_start_is_said_to_be_of_start(caplog: pytest.LogCaptureFixture) -> None:
+    class Early(Picked):
+        async def start(self) -> Any:
+            yield {"n": 1}
+
+    await run_spider(Early)
+    assert "Picky.process_item refused a dict of start(): 'price'" in caplog.text
+
+
 async def test_the_next_crawl_in_the_folder_adds_to_what_was_refused_and_the_name_is_taken(tmp_path: Path) -> None:
     for _ in range(2):
         await crawled(Picked, tmp_path, [{"n": 1}])

@@ -79,7 +79,7 @@ def _nearest(path: tuple[str, ...]) -> str | None:
     near = (
         [beside[name] for name in get_close_matches(leaf, beside, 1, cutoff=0.8)]
         or [key for key, name in keys.items() if name == leaf]
-        or [beside[name] for name in get_close_matches(leaf, beside, 1)]
+        or [beside[name] for name in get_close_matches(leaf, beside, 1, cutoff=0.5)]
         or (get_close_matches(".".join(path).lower(), [*keys, *TABLES], 1) if path[0] not in TABLES else [])
         or [key for name in get_close_matches(leaf, keys.values(), 1) for key in keys if keys[key] == name]
     )
