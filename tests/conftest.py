@@ -23,6 +23,13 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def little_garbage():
+    """For tests that collect garbage again and again: they look at none of what other tests left in this process."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
     """`crawler …` in a folder of its own: exit code, standard output, standard error."""

@@ -99,7 +99,7 @@ class Traces:
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def leaves_nothing(request: pytest.FixtureRequest) -> Runs:
+def leaves_nothing(request: pytest.FixtureRequest, little_garbage: None) -> Runs:
     """Runs a coroutine function in a loop of its own, and asserts that nothing of it is left; gives its result."""
     factory = uvloop.new_event_loop if request.param == "uvloop" else None
 

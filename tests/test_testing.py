@@ -161,6 +161,21 @@ async def test_a_site_goes_away_at_once_even_with_a_request_in_its_hands() -> No
 # -- FakeClock -------------------------------------------------------------------------------------------------------
 
 
+async def test_the_fake_clock_does_not_jump_over_what_a_busy_machine_brings_late() -> None:
+    clock, brought = FakeClock(start=0.0), asyncio.Event()
+
+    async def bring() -> None:
+        for _ in range(4):
+            time.sleep(0.03)
+            await asyncio.sleep(0)
+        brought.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bring())
+        await clock.wait(brought, 100.0)
+    assert clock.now() == 0.0
+
+
 async def test_sleeping_on_the_fake_clock_takes_no_time_and_moves_it() -> None:
     clock = FakeClock(start=100.0)
     began = time.monotonic()

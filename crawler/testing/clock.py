@@ -7,6 +7,10 @@ import contextlib
 
 __all__ = ["FakeClock"]
 
+# Turns of the loop, and not only a time: on a busy machine twenty milliseconds may pass without one.
+_TURNS = 10
+_TURN_SECONDS = 0.002
+
 
 class FakeClock:
     """A clock that tests own. Sleeping on it takes no time and moves it forward, so a crawl with long delays runs at
@@ -32,8 +36,10 @@ class FakeClock:
         if seconds is None:
             await event.wait()
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.02):
-                await event.wait()
-        if not event.is_set():
-            self._now += max(0.0, seconds)
+        for _ in range(_TURNS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TURN_SECONDS):
+                    await event.wait()
+            if event.is_set():
+                return
+        self._now += max(0.0, seconds)

@@ -260,7 +260,7 @@ def open_files() -> int:
 
 
 @pytest.fixture
-def leaves_nothing() -> Any:
+def leaves_nothing(little_garbage: None) -> Any:
     """Called with a coroutine function: runs it in a loop of its own, and asserts that nothing is left of it."""
 
     def check(work: Callable[[], Any]) -> None:
