@@ -40,7 +40,7 @@ from crew import Crew, Farmhouse, committed  # noqa: E402
 from engines import Cluster, Engine, missing  # noqa: E402
 from farm import Plan  # noqa: E402
 from fleet_report import page, table  # noqa: E402
-from history import TOLERANCE, History, Rules, judge  # noqa: E402
+from history import NOTICE, TOLERANCE, History, Rules, judge  # noqa: E402
 from journal import read  # noqa: E402
 from machine import describe, versions  # noqa: E402
 
@@ -215,6 +215,7 @@ async def run(
     workers: int,
     lease: float,
     tolerance: float = TOLERANCE,
+    notice: float = NOTICE,
     say: Callable[[str], None] = print,
 ) -> Outcome:
     engine = Cluster(folder / "engine") if scenario.is_cluster else Engine(folder / "engine")
@@ -231,7 +232,13 @@ async def run(
         items = [item for own in parts.values() for item in committed(own, crew.folder)]
         spent = engine.cpu_seconds
     rules = Rules(
-        plan.delay_of, PLACES, lease, are_exact=scenario.is_exact, tolerance=tolerance, restarts=crew.restarts
+        plan.delay_of,
+        PLACES,
+        lease,
+        are_exact=scenario.is_exact,
+        tolerance=tolerance,
+        restarts=crew.restarts,
+        notice=notice,
     )
     found = judge(read(farm.journal), items, plan.urls(), rules, crew.deaths)
     return Outcome(found, faults, len(crew.ends), seconds, spent, crew.ends)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from journal import Hit
 
-__all__ = ["TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Restart", "Rules", "judge"]
+__all__ = ["NOTICE", "TOLERANCE", "Death", "Gaps", "History", "Orphans", "Pauses", "Restart", "Rules", "judge"]
 
 TOLERANCE = 0.005
 ON_THE_WIRE = 0.02
 """A request that arrives so soon after an answer left before its sender had read that."""
-NOTICE_SECONDS = 1.0
-"""Until a worker that lives looks for those that do not."""
+NOTICE = 1.0
+"""Seconds until a worker that lives looks for those that do not."""
 _PAUSE_SECONDS = 3.0
 """For two seconds, and a delay, which counts as the host's, nothing is lent after a restart of the engine; and workers
 come back to it one after the other."""
@@ -72,6 +72,7 @@ class Rules(NamedTuple):
     """Whether nothing died, so nothing may be asked for twice."""
     tolerance: float = TOLERANCE
     restarts: Sequence[Restart] = ()
+    notice: float = NOTICE
 
 
 class Gaps(NamedTuple):
@@ -271,7 +272,7 @@ def orphans(by_host: dict[str, list[Hit]], deaths: Sequence[Death], rules: Rules
                 held = sum(
                     each.over - each.at for each in rules.restarts if death.at < each.over and each.at < hit.started
                 )
-                if waited <= rules.lease + NOTICE_SECONDS + held:
+                if waited <= rules.lease + rules.notice + held:
                     longest = max(longest, waited)
                 elif any(death.at < other.at < hit.started for other in deaths):
                     held_up += 1
