@@ -121,7 +121,6 @@ FAULTS = {
 }
 
 OPEN: dict[str, str] = {
-    "S17": "there is no client of a storage service; PostgreSQL has its own `sslmode`",
     "R-42": "there is no earlier release yet",
 }
 """Rows without a test, each with its reason."""
