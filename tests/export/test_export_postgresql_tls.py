@@ -70,12 +70,15 @@ async def test_a_server_without_tls_learns_nothing_and_the_message_says_what_to_
 ) -> None:
     monkeypatch.setattr(address, "_is_here", lambda host: False)
     heard: list[bytes] = []
+    ended = asyncio.Event()
 
     async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.readexactly(8))
         writer.write(b"N")  # PostgreSQL's answer to an SSLRequest: no
         heard.append(await reader.read())
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     async with await asyncio.start_server(refusing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -86,5 +89,6 @@ async def test_a_server_without_tls_learns_nothing_and_the_message_says_what_to_
         found = parse_address(f"postgresql://somebody:hunter2@127.0.0.1:{port}/d")
         with pytest.raises(UsageError, match=r"the server has no TLS.*add sslmode=disable") as caught:
             await persistently(work, 30, found)
+        await ended.wait()
     assert heard == [bytes.fromhex("00000008 04d2162f"), b""]
     assert "hunter2" not in str(caught.value)
