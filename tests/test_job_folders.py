@@ -176,7 +176,7 @@ async def test_a_job_that_went_alone_and_whose_output_was_brought_along_by_name_
 # -- of other versions -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.hostile("R-07b")
+@pytest.mark.hostile("R-07b", "R-42")
 async def test_a_job_of_a_newer_version_is_refused_and_nothing_in_its_folder_changes(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +216,7 @@ def _from_outside(project: Project) -> tuple[str, ...]:
     return ("run", spider, "-a", "site=http://127.0.0.1:1", "--job", job, "-o", output)
 
 
-@pytest.mark.hostile("R-07b")
+@pytest.mark.hostile("R-07b", "R-42")
 async def test_a_job_that_the_version_before_left_is_refused_with_a_way_on_and_nothing_is_written(
     project: Project,
 ) -> None:
@@ -244,6 +244,7 @@ async def test_fresh_starts_again_over_a_job_of_another_version(project: Project
     assert site.asked.count("/1") == 1
 
 
+@pytest.mark.hostile("R-42")
 @pytest.mark.parametrize("archive", ["job-format-2.tar.gz"])
 async def test_a_job_that_an_earlier_version_left_is_finished_with_nothing_lost_and_nothing_twice(
     project: Project, archive: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -30,6 +32,8 @@ class Address:
     table: str
     password: str = field(repr=False)
     """To be kept out of messages; empty: none is in the target."""
+    needs_tls: bool
+    """The server is on another machine, and nobody said that it may be spoken to in clear."""
 
     @property
     def name(self) -> str:
@@ -52,7 +56,9 @@ def is_database(target: str) -> bool:
 
 def parse_address(target: str) -> Address:
     """`postgresql://USER@HOST:PORT/DATABASE?table=NAME`, where each part may be left away; `NAME` may be `SCHEMA.NAME`.
-    Other parameters are libpq's (`sslmode=require`). Raises `UsageError`, in which no password stands."""
+    Other parameters are libpq's (`sslmode=verify-full`). Where neither they nor `PGSSLMODE` name an `sslmode`, it is
+    `require` for a server on another machine: libpq's `prefer` would send password and items in clear to whoever says
+    that he has no TLS. Raises `UsageError`, in which no password stands."""
     shown = redact(target)
     try:
         parts = urlsplit(target)
@@ -75,9 +81,33 @@ def parse_address(target: str) -> Address:
     if table == POSITIONS:
         raise UsageError(f"output {shown!r}: {POSITIONS} is the table that says how far outputs came; name another")
     others = [(name, value) for name, value in given if name != "table"]
+    needs_tls = _is_remote(parts.netloc, others) and not ("sslmode" in dict(others) or os.environ.get("PGSSLMODE"))
+    if needs_tls:
+        others.append(("sslmode", "require"))
     dsn = parts._replace(scheme="postgresql", query=urlencode(others), fragment="").geturl()
     secret = unquote(password or "") or next((value for name, value in others if name == "password"), "")
-    return Address(shown, dsn, schema if dot else None, table, secret)
+    return Address(shown, dsn, schema if dot else None, table, secret, needs_tls)
+
+
+def _is_remote(netloc: str, parameters: list[tuple[str, str]]) -> bool:
+    """Whether one of the hosts may be another machine. None is the socket of this one."""
+    named = ",".join(
+        [netloc.rpartition("@")[2], *(value for name, value in parameters if name in ("host", "hostaddr"))]
+    )
+    hosts = [host for host in named.split(",") if host] or os.environ.get("PGHOST", "").split(",")
+    return any(not _is_here(unquote(host)) for host in hosts)
+
+
+def _is_here(host: str) -> bool:
+    name = (
+        host[1:].partition("]")[0] if host.startswith("[") else host if host.count(":") > 1 else host.partition(":")[0]
+    )
+    if name.startswith(("/", "@")) or name in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 _EXPECTED: Final = "postgresql://HOST/DATABASE?table=NAME"

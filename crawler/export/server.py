@@ -45,10 +45,19 @@ def driver() -> Any:
 
 
 async def connect(address: Address) -> asyncpg.Connection[Any]:
+    """Raises what the driver does, and `UsageError` where the server has no TLS and nobody said that it may lack it."""
     # No statement is kept prepared: behind a pooler the next transaction may be on another connection.
-    connection: asyncpg.Connection[Any] = await driver().connect(
-        address.dsn, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS, statement_cache_size=0
-    )
+    try:
+        connection: asyncpg.Connection[Any] = await driver().connect(
+            address.dsn, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS, statement_cache_size=0
+        )
+    except ConnectionError as error:
+        if address.needs_tls and "rejected SSL" in str(error):
+            raise UsageError(
+                f"output {address.shown!r}: the server has no TLS, and password and items would go there in clear. "
+                "Where that is as it should be, add sslmode=disable to the address"
+            ) from error
+        raise
     return connection
 
 
