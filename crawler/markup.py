@@ -53,6 +53,7 @@ _FORMATTING = re.compile(
 ).findall
 _IS_WHOLE = re.compile(rb"<(?:[^<>\"']++|\"[^\"<>]*+\"|'[^'<>]*+')*+>").fullmatch
 _BOUNDED_BYTES: Final = 4 * 1024 * 1024
+"""To look through more takes a quarter of a second and more, at what a process sees to as well."""
 _PIECE_BYTES: Final = 256 * 1024
 """To look for tags in it takes 0.02 s at most, in which the interpreter does nothing else, in no thread."""
 _BOUNDED_TAGS: Final = 30_000
