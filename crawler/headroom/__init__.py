@@ -50,7 +50,7 @@ class Headroom:
         self._what = ""
         self._waiting: deque[tuple[asyncio.Task[Any], int, asyncio.Future[None]]] = deque()
         self._moved = 0.0
-        self._told = False
+        self._told: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Headroom:
@@ -114,7 +114,7 @@ class Headroom:
         self.used, self.limit, self._what = int(share * limit.bytes), limit.bytes, limit.what
         was_scarce, self.is_scarce = self.is_scarce, share > _SHARE
         if self.is_scarce:
-            self._tell("no page is begun until some have ended")
+            self._tell("memory is short", "no page is begun until some have ended")
         elif was_scarce:
             self.on_relief()
 
@@ -140,7 +140,7 @@ class Headroom:
             task, size, turn = self._waiting[0]
             if not turn.done():
                 if not (self._fits(size - self.taken.get(task, 0)) or self._is_alone(task)):
-                    self._tell("large pages are read one after the other")
+                    self._tell("memory may become short", "large pages wait for each other")
                     return
                 self.taken[task] = size
                 turn.set_result(None)
@@ -157,13 +157,14 @@ class Headroom:
         waiting = {other for other, *_ in self._waiting}
         return all(other in waiting or not size for other, size in self.taken.items())
 
-    def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
+    def _tell(self, what: str, effect: str) -> None:
+        """Each once."""
+        if what not in self._told:
+            self._told.add(what)
             logger.warning(
-                "memory is short: %d of %d MiB (%s) are in use, and %s. Give the crawl more memory, or lower "
-                "crawl.concurrency or http.max_body_bytes",
-                self.used >> 20, self.limit >> 20, self._what, what,
+                "%s: %d of %d MiB (%s) are in use, and %s. Give the crawl more memory, or lower crawl.concurrency or "
+                "http.max_body_bytes",
+                what, self.used >> 20, self.limit >> 20, self._what, effect,
             )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
