@@ -28,13 +28,14 @@ logger = logging.getLogger("crawler.memory")
 
 _SHARE: Final = 0.8
 """Of a limit; the rest is for what is between two looks, and for what nobody asks for."""
-_LOOK_SECONDS: Final = 0.1
+_LOOK_SECONDS, _IDLE_SECONDS = 0.1, 1.0
+"""Between two looks; while less than half of the limit is in use."""
 _PATIENCE_SECONDS: Final = 2.0
 
 
 class Headroom:
-    """Within the block memory is looked at ten times a second. `of` are the limits (`limits()`); with none of them
-    nothing is watched, and nothing waits.
+    """Within the block memory is looked at ten times a second, or once while there is much of it. `of` are the limits
+    (`limits()`); with none of them nothing is watched, and nothing waits.
 
     `is_scarce`: no page is to be begun, unless there is none. `on_relief` is called when that is over.
     """
@@ -49,7 +50,7 @@ class Headroom:
         self._of = list(of)
         self._what = ""
         self._waiting: deque[tuple[asyncio.Task[Any], int, asyncio.Future[None]]] = deque()
-        self._moved = 0.0
+        self._moved = self._looked = 0.0
         self._told: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -71,8 +72,8 @@ class Headroom:
         task = asyncio.current_task()
         if task is None or not self._of:
             return
-        if not self.taken:
-            self._look()  # nobody has asked for a while
+        if self._loop.time() - self._looked >= _LOOK_SECONDS:
+            self._look()
         if task not in self.taken:
             task.add_done_callback(self.leave)
         self.taken.setdefault(task, 0)
@@ -96,11 +97,13 @@ class Headroom:
 
     def _beat(self) -> None:
         self._look()
-        self._timer = self._loop.call_later(_LOOK_SECONDS, self._beat)
+        is_idle = 2 * self.used < self.limit and not self._waiting
+        self._timer = self._loop.call_later(_IDLE_SECONDS if is_idle else _LOOK_SECONDS, self._beat)
         if self._waiting:
             self._admit()
 
     def _look(self) -> None:
+        self._looked = self._loop.time()
         used = []
         for limit in list(self._of):
             try:
