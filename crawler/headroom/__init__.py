@@ -28,13 +28,14 @@ logger = logging.getLogger("crawler.memory")
 
 _SHARE: Final = 0.8
 """Of a limit; the rest is for what is between two looks, and for what nobody asks for."""
-_LOOK_SECONDS: Final = 0.1
+_LOOK_SECONDS, _IDLE_SECONDS = 0.1, 1.0
+"""Between two looks; while less than half of the limit is in use."""
 _PATIENCE_SECONDS: Final = 2.0
 
 
 class Headroom:
-    """Within the block memory is looked at ten times a second. `of` are the limits (`limits()`); with none of them
-    nothing is watched, and nothing waits.
+    """Within the block memory is looked at ten times a second, or once while there is much of it. `of` are the limits
+    (`limits()`); with none of them nothing is watched, and nothing waits.
 
     `is_scarce`: no page is to be begun, unless there is none. `on_relief` is called when that is over.
     """
@@ -49,8 +50,8 @@ class Headroom:
         self._of = list(of)
         self._what = ""
         self._waiting: deque[tuple[asyncio.Task[Any], int, asyncio.Future[None]]] = deque()
-        self._moved = 0.0
-        self._told = False
+        self._moved = self._looked = 0.0
+        self._told: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Headroom:
@@ -71,8 +72,8 @@ class Headroom:
         task = asyncio.current_task()
         if task is None or not self._of:
             return
-        if not self.taken:
-            self._look()  # nobody has asked for a while
+        if self._loop.time() - self._looked >= _LOOK_SECONDS:
+            self._look()
         if task not in self.taken:
             task.add_done_callback(self.leave)
         self.taken.setdefault(task, 0)
@@ -96,11 +97,13 @@ class Headroom:
 
     def _beat(self) -> None:
         self._look()
-        self._timer = self._loop.call_later(_LOOK_SECONDS, self._beat)
+        is_idle = 2 * self.used < self.limit and not self._waiting
+        self._timer = self._loop.call_later(_IDLE_SECONDS if is_idle else _LOOK_SECONDS, self._beat)
         if self._waiting:
             self._admit()
 
     def _look(self) -> None:
+        self._looked = self._loop.time()
         used = []
         for limit in list(self._of):
             try:
@@ -114,7 +117,7 @@ class Headroom:
         self.used, self.limit, self._what = int(share * limit.bytes), limit.bytes, limit.what
         was_scarce, self.is_scarce = self.is_scarce, share > _SHARE
         if self.is_scarce:
-            self._tell("no page is begun until some have ended")
+            self._tell("memory is short", "no page is begun until some have ended")
         elif was_scarce:
             self.on_relief()
 
@@ -140,7 +143,7 @@ class Headroom:
             task, size, turn = self._waiting[0]
             if not turn.done():
                 if not (self._fits(size - self.taken.get(task, 0)) or self._is_alone(task)):
-                    self._tell("large pages are read one after the other")
+                    self._tell("memory may become short", "large pages wait for each other")
                     return
                 self.taken[task] = size
                 turn.set_result(None)
@@ -157,13 +160,14 @@ class Headroom:
         waiting = {other for other, *_ in self._waiting}
         return all(other in waiting or not size for other, size in self.taken.items())
 
-    def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
+    def _tell(self, what: str, effect: str) -> None:
+        """Each once."""
+        if what not in self._told:
+            self._told.add(what)
             logger.warning(
-                "memory is short: %d of %d MiB (%s) are in use, and %s. Give the crawl more memory, or lower "
-                "crawl.concurrency or http.max_body_bytes",
-                self.used >> 20, self.limit >> 20, self._what, what,
+                "%s: %d of %d MiB (%s) are in use, and %s. Give the crawl more memory, or lower crawl.concurrency or "
+                "http.max_body_bytes",
+                what, self.used >> 20, self.limit >> 20, self._what, effect,
             )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:

@@ -49,16 +49,18 @@ def _can_be_told(limit: Limit) -> bool:
 
 
 def _of_the_process(root: Path) -> Iterator[Limit]:
-    statm = root / "proc/self/statm"
+    statm = str(root / "proc/self/statm")
 
-    def pages(field: int) -> int:
-        return int(statm.read_bytes().split()[field])
+    def used(field: int, but: int | None = None) -> int:
+        with open(statm, "rb", buffering=0) as file:
+            fields = file.read(200).split()
+        return (int(fields[field]) - (0 if but is None else int(fields[but]))) * _PAGE_BYTES
 
-    yield Limit("ulimit -v", _soft(resource.RLIMIT_AS), lambda: pages(0) * _PAGE_BYTES)
-    yield Limit("ulimit -d", _soft(resource.RLIMIT_DATA), lambda: pages(_DATA) * _PAGE_BYTES)
+    yield Limit("ulimit -v", _soft(resource.RLIMIT_AS), lambda: used(0))
+    yield Limit("ulimit -d", _soft(resource.RLIMIT_DATA), lambda: used(_DATA))
     with contextlib.suppress(OSError, ValueError):
         machine = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
-        yield Limit("machine", machine, lambda: (pages(_RESIDENT) - pages(_SHARED)) * _PAGE_BYTES)
+        yield Limit("machine", machine, lambda: used(_RESIDENT, _SHARED))
 
 
 def _soft(which: int) -> int:

@@ -187,3 +187,36 @@ def test_while_the_loop_is_held_up_no_body_is_slow(loop: Loop) -> None:
     loop.now += 30.0
     loop.run_until(loop.now + 1.0)
     assert content.error is None
+
+
+@pytest.mark.hostile("R-39")
+def test_the_time_for_which_we_do_not_read_on_does_not_count(loop: Loop) -> None:
+    """A body that waits for memory is not slow, idle or late; afterwards it has what it had left."""
+    limits = Deadlines(
+        loop,  # type: ignore[arg-type]
+        total_seconds=60.0,
+        read_seconds=30.0,
+        least_speed=Speed(1000, 20.0),
+    )
+    protocol: Any = Ends()
+    watch = limits.add(protocol, loop.now)
+    watch.content = Ends()  # type: ignore[assignment]
+    loop.run_until(115.0)
+
+    async def room(size: int) -> None:
+        class Gate:
+            def __await__(self) -> Any:
+                yield
+
+        await Gate()
+
+    gate: Any = watch.held(room, 1)
+    gate.send(None)
+    loop.run_until(1115.0)
+    assert protocol.error is None
+    with pytest.raises(StopIteration):
+        gate.send(None)
+    loop.run_until(1118.0)
+    assert protocol.error is None
+    loop.run_until(1122.0)
+    assert type(protocol.error) is TooSlow
