@@ -151,7 +151,10 @@ def _bodies() -> None:
 def _deadlines() -> None:
     from crawler.download.deadlines import Deadlines
 
-    nobody = types.SimpleNamespace(content=None)
+    async def held(room: Any, size: int) -> None:
+        await room(size)
+
+    nobody = types.SimpleNamespace(content=None, held=held)
     _set(Deadlines, add=lambda self, protocol, began: nobody, discard=lambda self, watch: None)
 
 

@@ -220,7 +220,7 @@ async def test_a_process_that_tries_a_page_may_take_what_is_left_of_the_group(mo
     monkeypatch.setattr("crawler.parsing.trial.Trial.passes", passes)
     with Headroom([pretended.limit]) as room:
         async with Parsing(lambda: lambda: None, spare=room.spare) as parsing:
-            await parsing.prepare(fake_response("http://a.example/", b"<p>fine</p>" * 20_000))
+            await parsing.prepare(fake_response("http://a.example/", b"<ul>" + b"<li>x" * 40_000))
     assert tried == [5 * MIB]
 
 
