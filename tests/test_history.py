@@ -16,10 +16,11 @@ def judged(fleet):
     def hit(started, path, worker="w1", *, took=0.1, status=200, host=HOST, wait=0.0, after=0.002):
         return journal.Hit(host, path, started, started - after, worker, 1, started + took, status, wait)
 
-    def judge(*hits, items=None, expected=None, deaths=(), delay=1.0, places=1):
+    def judge(*hits, items=None, expected=None, deaths=(), restarts=(), delay=1.0, places=1):
         hits = sorted(hits, key=lambda each: each.started)
         good = {each.url for each in hits if each.is_good and each.path != journal.ROBOTS}
-        rules = history.Rules(lambda host: delay, places, LEASE, are_exact=not deaths)
+        engines = [history.Restart(*each) for each in restarts]
+        rules = history.Rules(lambda host: delay, places, LEASE, are_exact=not deaths, restarts=engines)
         found = [history.Death(*death) for death in deaths]
         return history.judge(
             hits, good if items is None else items, good if expected is None else expected, rules, found
@@ -108,6 +109,15 @@ def test_a_late_orphan_is_excused_where_another_process_died_that_may_have_had_i
     cut = judged.hit(1.0, "/a", status=0, took=0.05)
     found = judged(cut, judged.hit(7.0, "/a", "w3"), deaths=[("w1", 1.05), ("w2", 4.0)])
     assert (found.violations, found.orphans.held_up) == ([], 1)
+
+
+def test_a_late_orphan_is_excused_where_the_engine_was_started_anew_in_between_and_only_there(judged):
+    cut = judged.hit(1.0, "/a", status=0, took=0.05)
+    late = [cut, judged.hit(7.0, "/a", "w3")]
+    found = judged(*late, deaths=[("w1", 1.05)], restarts=[(4.0, 5.0)])
+    assert found.violations == []
+    assert (found.orphans.longest, found.orphans.longest_held) == (0.0, pytest.approx(4.95))
+    assert len(judged(*late, deaths=[("w1", 1.05)], restarts=[(8.0, 9.0)]).violations) == 1
 
 
 def test_a_request_in_a_pause_is_found_unless_whoever_heard_of_it_died(judged):

@@ -312,6 +312,7 @@ def _row(done: Outcome, plan: Plan, options: argparse.Namespace, load: float) ->
         "pauses_lost": found.pauses.lost,
         "orphans": found.orphans.count,
         "longest_orphan": found.orphans.longest,
+        "longest_held": found.orphans.longest_held,
         "held_up": found.orphans.held_up,
         "efficiency": found.efficiency,
         "engine_us": done.engine_cpu * 1e6 / max(found.pages, 1),

@@ -67,5 +67,10 @@ def _beside(name: str, row: dict[str, Any]) -> str:
         f"started again. Of {row['gaps']} gaps {row['slightly']} were short by less than 5 ms, {row['stalled']} looked "
         f"short while the farm was not looking. {row['pauses']} times a host asked to wait; {row['pauses_lost']} "
         f"requests came too early because who heard it had died. {row['orphans']} orphans, {row['held_up']} late "
-        f"after another death. robots.txt again: {row['robots_again']}."
+        f"after another death{_held(row)}. robots.txt again: {row['robots_again']}."
     )
+
+
+def _held(row: dict[str, Any]) -> str:
+    longest = row.get("longest_held", 0.0)
+    return f", those that a restart of the engine held up at most {longest:.2f} s after the death" if longest else ""

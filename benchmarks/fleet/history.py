@@ -103,6 +103,8 @@ class Orphans(NamedTuple):
     count: int
     longest: float
     """From a death to the first request for one, without what the host's delay and pauses account for."""
+    longest_held: float
+    """The same where the engine was started anew in between, and lent nothing for a while."""
     held_up: int
     """Those beyond the limit where another process died meanwhile, which may have had them."""
     words: list[str]
@@ -249,7 +251,7 @@ def repeats(hits: Sequence[Hit], deaths: Sequence[Death], rules: Rules) -> tuple
 
 def orphans(by_host: dict[str, list[Hit]], deaths: Sequence[Death], rules: Rules) -> Orphans:
     count = held_up = 0
-    longest = 0.0
+    longest = longest_held = 0.0
     words = []
     for death in deaths:
         if not death.worker:
@@ -273,13 +275,16 @@ def orphans(by_host: dict[str, list[Hit]], deaths: Sequence[Death], rules: Rules
                     each.over - each.at for each in rules.restarts if death.at < each.over and each.at < hit.started
                 )
                 if waited <= rules.lease + rules.notice + held:
-                    longest = max(longest, waited)
+                    if held:
+                        longest_held = max(longest_held, waited)
+                    else:
+                        longest = max(longest, waited)
                 elif any(death.at < other.at < hit.started for other in deaths):
                     held_up += 1
                 else:
                     longest = max(longest, waited)
                     words.append(f"{waited:.2f} s after {death.worker} died, beside the delay: {hit}")
-    return Orphans(count, longest, held_up, words)
+    return Orphans(count, longest, longest_held, held_up, words)
 
 
 # -- efficiency -------------------------------------------------------------------------------------------------------
