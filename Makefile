@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 ARGS ?=
 # Much of the time the tests wait for servers, disks and processes.
-WORKERS ?= $(shell echo $$((1 + $$(getconf _NPROCESSORS_ONLN))))
+WORKERS ?= $(shell echo $$((2 + $$(getconf _NPROCESSORS_ONLN))))
 VENV := .venv
 PEERS := .venv-peers
 TOOLS := .tools

@@ -317,7 +317,6 @@ def stillborn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return start(lambda: None, ())
 
     monkeypatch.setattr(_thread, "start_new_thread", starting)
-    monkeypatch.setattr(threading, "_start_new_thread", starting)
     return unrun
 
 
